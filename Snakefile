@@ -1,0 +1,92 @@
+"""The build's graph. `python -m riceutils.book build` (make book) runs it inside _build/.
+
+Outputs are executed notebooks, the small records of the chapters' runs, and HTML. Runs themselves live in the
+user's cache folder; a chapter that is executed again loads them.
+"""
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT))
+from riceutils import book
+from riceutils.config import chapter_parameters
+
+# Chapters that train nothing and read the runs of every chapter before them in the table of contents.
+READERS = ("09_comparison",)
+
+PROFILE, DATA = config.get("profile", "quick"), config.get("data")
+PAGES = book.pages(ROOT)
+CHAPTERS = [page.removeprefix("notebooks/") for page in PAGES if page.startswith("notebooks/")]
+TEXTS = [page.removeprefix("book/") for page in PAGES if page.startswith("book/")]
+RUN = f"cd .. && {sys.executable} -m riceutils.book"
+
+
+def below(folder, *suffixes, but=()):
+    """Files of a source folder, relative to _build, so that the checkout can be moved."""
+    found = (path.relative_to(ROOT) for path in sorted((ROOT / folder).rglob("*")) if path.suffix in suffixes)
+    return [f"../{path}" for path in found if path.name not in but]
+
+
+LIBRARY = below("riceutils", ".py", ".csv", ".json", but=("book.py", "__main__.py", "glossary.csv"))
+EXTRAS = below("book", ".py", ".css", ".js", ".csv", ".bib", ".html", ".png", ".svg")
+
+
+def records(wildcards):
+    if wildcards.name not in READERS:
+        return []
+    return [f"records/{name}.json" for name in CHAPTERS[: CHAPTERS.index(wildcards.name)]]
+
+
+wildcard_constraints:
+    name=r"\w+",
+    language="ko|en",
+
+
+rule html:
+    input:
+        expand("editions/{language}/_build/html/index.html", language=book.LANGUAGES),
+
+
+rule chapters:
+    input:
+        expand("executed/notebooks/{name}.ipynb", name=[name for name in CHAPTERS if name not in READERS]),
+
+
+rule chapter:
+    input:
+        "../notebooks/{name}.ipynb",
+        LIBRARY,
+        records,
+    output:
+        notebook="executed/notebooks/{name}.ipynb",
+        record="records/{name}.json",
+    params:
+        values=lambda wildcards: json.dumps(chapter_parameters(PROFILE, wildcards.name, DATA), sort_keys=True),
+    shell:
+        RUN + " execute notebooks/{wildcards.name} _build/{output.notebook}"
+        " --record _build/{output.record} --parameters {params.values:q}"
+
+
+rule text:
+    input:
+        "../book/{name}.md",
+        LIBRARY,
+    output:
+        "executed/book/{name}.ipynb",
+    shell:
+        RUN + " execute book/{wildcards.name} _build/{output}"
+
+
+rule edition:
+    input:
+        expand("executed/{page}.ipynb", page=PAGES),
+        EXTRAS,
+        "../_config.yml",
+        "../_toc.yml",
+        "../riceutils/book.py",
+        "../riceutils/resources/glossary.csv",
+    output:
+        "editions/{language}/_build/html/index.html",
+    shell:
+        RUN + " edition {wildcards.language}"

@@ -1,0 +1,6 @@
+// The search index marks Korean terms (book/_ext/korean.py); a page's text does not.
+if (typeof Search !== "undefined") {
+  const summary = Search.makeSearchSummary;
+  Search.makeSearchSummary = (text, terms, anchor) =>
+    summary(text, [...terms].map((term) => term.replace(/__$/, "")), anchor);
+}

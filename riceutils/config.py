@@ -1,0 +1,161 @@
+"""Parameters of the chapters and profiles of a build: declared once here, checked alike wherever they come from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from riceutils import files
+
+PROFILES = files.PACKAGE / "profiles"
+
+
+class ParameterError(ValueError):
+    """A parameter's name, type or value is wrong; the message names it and says what is allowed."""
+
+
+def _counts(value: Any) -> Any:
+    """One number stands for that many images in all, a tenth of them for validation and a tenth for test."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+Strictly = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DataParameters(BaseModel):
+    """Which images, how many and how large."""
+
+    model_config = Strictly
+
+    data: str = Field(
+        "synthetic", min_length=1, description="synthetic, kaggle, or the path of a folder or zip"
+    )
+    image_size: int = Field(64, ge=16, le=512, description="side of the square images in pixels")
+    images_per_class: Annotated[
+        list[Annotated[int, Field(ge=1, le=100_000)]] | Annotated[int, Field(ge=3, le=100_000)],
+        BeforeValidator(_counts),
+    ] = Field([200, 50, 100], description="train, validation, test; or one number for all three")
+    skip_unreadable: bool = Field(False, description="leave unreadable files out instead of stopping")
+    seed: int = Field(
+        0, ge=0, le=2**31 - 1, description="draws the split, the weights and the order of training"
+    )
+
+
+class TrainingParameters(DataParameters):
+    """How a model is trained; the published protocol leaves batch size, patience and epoch limit open."""
+
+    epochs: int = Field(12, ge=1, le=1000, description="epoch limit; early stopping may end sooner")
+    batch_size: int = Field(32, ge=1, le=4096, description="images per training step")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="of Adam")
+    patience: int = Field(
+        5, ge=1, le=1000, description="epochs without a better validation loss before stopping"
+    )
+    augment: bool = Field(False, description="train on perturbed images; the published models were not")
+    time_limit: int = Field(
+        0, ge=0, le=100_000, description="minutes of training, checked after each epoch; 0: none"
+    )
+    tensorboard: str = Field("", description="folder for TensorBoard logs; empty: none")
+
+
+class ComparisonParameters(TrainingParameters):
+    """The runs that are compared: those that the model chapters make with the same parameters."""
+
+
+CHAPTERS: dict[str, type[DataParameters]] = {
+    "01_dataset": DataParameters,
+    "02_cnn": TrainingParameters,
+    "03_cnn_light": TrainingParameters,
+    "09_comparison": ComparisonParameters,
+}
+
+
+def check(chapter: str, values: Mapping[str, Any]) -> Any:
+    """Validate the parameters of ``chapter``: a model of its declared type.
+
+    Raises ``ParameterError`` with one sentence naming the first parameter that is unknown, of a wrong type or out
+    of range.
+    """
+    if chapter not in CHAPTERS:
+        raise ParameterError(f"Unknown chapter {chapter!r}. Chapters: {', '.join(CHAPTERS)}.")
+    declared = CHAPTERS[chapter]
+    try:
+        parameters = declared(**values)
+    except ValidationError as error:
+        raise ParameterError(_sentence(chapter, declared, error)) from None
+    if isinstance(parameters.images_per_class, list) and len(parameters.images_per_class) != 3:
+        raise ParameterError(
+            f"{chapter}: images_per_class is {parameters.images_per_class}; expected train, validation, test, or one number."
+        )
+    return parameters
+
+
+def _sentence(chapter: str, declared: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return f"{chapter} has no parameter {name!r}. Its parameters: {', '.join(declared.model_fields)}."
+    return f"{chapter}: {name} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}."
+
+
+def check_notebook(chapter: str, namespace: Mapping[str, Any]) -> Any:
+    """Validate a notebook's own variables: everything that its parameters cells, papermill's too, have set.
+
+    What IPython puts into the namespace, imported modules and names with a leading underscore are not parameters.
+    """
+    shell = namespace.get("get_ipython")
+    hidden = set(shell().user_ns_hidden) if callable(shell) else set()
+    module = type(sys)
+    values = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_")
+        and name not in hidden | {"In", "Out"}
+        and not isinstance(value, module)
+        and not callable(value)
+    }
+    return check(chapter, values)
+
+
+def profile(name: str) -> dict[str, Any]:
+    """A profile by name: ``parameters`` for all chapters and ``chapters`` with what differs in one.
+
+    Raises ``ParameterError`` naming the known profiles.
+    """
+    path = PROFILES / f"{name}.yml"
+    if not path.is_file():
+        known = ", ".join(sorted(found.stem for found in PROFILES.glob("*.yml")))
+        raise ParameterError(f"Unknown profile {name!r}. Profiles: {known}.")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def chapter_parameters(profile_name: str, chapter: str, data: str | None = None) -> dict[str, Any]:
+    """The parameters with which ``chapter`` runs in a profile, validated; ``data`` replaces the profile's images."""
+    settings = profile(profile_name)
+    fields = CHAPTERS[chapter].model_fields if chapter in CHAPTERS else {}
+    values = {k: v for k, v in (settings.get("parameters") or {}).items() if k in fields}
+    values |= (settings.get("chapters") or {}).get(chapter) or {}
+    if data:
+        values["data"] = data if data in ("synthetic", "kaggle") else str(Path(data).expanduser().resolve())
+    return check(chapter, values).model_dump()
+
+
+def listing(chapter: str) -> str:
+    """A line per parameter of ``chapter``: name, type, default, range and meaning."""
+    schema = CHAPTERS[chapter].model_json_schema()["properties"]
+    lines = []
+    for name, entry in schema.items():
+        low, high = entry.get("minimum", entry.get("exclusiveMinimum")), entry.get("maximum")
+        bounds = f", {low} to {high}" if high is not None else ""
+        kind = entry.get("type", "list of 3 or integer")
+        lines.append(f"  {name} ({kind}{bounds}; default {entry['default']!r}): {entry['description']}")
+    return "\n".join(lines)
+
+
+def training_parameters(profile_name: str, data: str | None = None) -> TrainingParameters:
+    """The parameters that a profile gives to every model chapter."""
+    return TrainingParameters(**chapter_parameters(profile_name, "02_cnn", data))

@@ -1,0 +1,290 @@
+"""From a source of images to a manifest, a seeded split and tf.data pipelines."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from riceutils import files
+from riceutils.sources import DataError, Source, decode, open_source
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+SIDES = ("train", "validation", "test")
+FRACTIONS = {"validation": 0.1, "test": 0.1}  # 60,000 / 7,500 / 7,500 of the published 75,000
+DECODING = "pil-bilinear-antialias-1"  # part of the fingerprint: name it anew when decoding changes pixels
+IN_MEMORY = 1 << 30  # bytes; larger sets stay on disk, memory-mapped
+
+
+@dataclass(frozen=True)
+class Split:
+    """One side of the data: ``images`` uint8 (N, size, size, 3), ``labels`` int64 (N,), ``files`` (N,)."""
+
+    images: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    files: list[str] = field(repr=False)
+    classes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """The order of the images in ``epoch`` (0-based), a function of ``(seed, epoch)`` only."""
+        return np.random.default_rng((seed, epoch)).permutation(len(self))
+
+    def pipeline(self, batch_size: int = 32) -> tf.data.Dataset:
+        """One pass in fixed order: ``(float32 images in [0, 1], one-hot labels)``."""
+        import tensorflow as tf
+
+        return self._batches(tf.data.Dataset.range(len(self)).batch(batch_size))
+
+    def training(
+        self,
+        batch_size: int,
+        seed: int,
+        first_epoch: int = 0,
+        augment: Callable[[Any, Any, int], Any] | None = None,
+    ) -> tf.data.Dataset:
+        """Endless shuffled epochs, ``ceil(N / batch_size)`` batches each, starting with ``first_epoch``.
+
+        The order of an epoch depends on ``(seed, epoch)`` only, so that a resumed training sees the batches that
+        an uninterrupted one would have seen. ``augment(images_uint8, image_indices, epoch)`` works on a batch.
+        """
+        import tensorflow as tf
+
+        def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+            order = tf.numpy_function(lambda e: self.order(seed, int(e)), [epoch], tf.int64)
+            order.set_shape([len(self)])
+            indices = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+            return indices.map(lambda batch: (batch, epoch))
+
+        epochs = tf.data.Dataset.counter(start=first_epoch, dtype=tf.int64).flat_map(epoch_batches)
+        return self._batches(epochs, augment)
+
+    def _batches(self, indices: tf.data.Dataset, augment: Callable | None = None) -> tf.data.Dataset:
+        import tensorflow as tf
+
+        def fetch(batch: tf.Tensor, epoch: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+            def gather(rows: np.ndarray, number: int) -> np.ndarray:
+                images = self.images[rows]
+                return augment(images, rows, int(number)) if augment is not None else images
+
+            number = tf.constant(-1, tf.int64) if epoch is None else epoch
+            images = tf.numpy_function(gather, [batch, number], tf.uint8)
+            images.set_shape([None, *self.images.shape[1:]])
+            labels = tf.one_hot(tf.gather(tf.constant(self.labels), batch), len(self.classes))
+            return tf.cast(images, tf.float32) / 255.0, labels
+
+        return indices.map(fetch, num_parallel_calls=2, deterministic=True).prefetch(2)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Train, validation and test of one source; ``manifest`` has a row per file with its ``split`` (or none).
+
+    ``fingerprint`` identifies the pixels, their order and the split: two loads with the same one are the same data.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    classes: list[str]
+    manifest: pd.DataFrame = field(repr=False)
+    fingerprint: str
+    source: str
+    image_size: int
+
+    @property
+    def kind(self) -> str:
+        """``"synthetic"`` or ``"real"``: which of the two a figure was measured on."""
+        return "synthetic" if self.source == "synthetic" else "real"
+
+
+def load(
+    source: str | Path,
+    image_size: int = 224,
+    images_per_class: int | Sequence[int] | None = None,
+    seed: int = 0,
+    *,
+    skip_unreadable: bool = False,
+    progress: bool = True,
+) -> Splits:
+    """Load images, split and decoded once.
+
+    ``source``: ``"synthetic"``, ``"kaggle"``, a folder of classes or a zip of one. ``images_per_class``: a number,
+    of which a tenth goes to validation and a tenth to test, or ``(train, validation, test)``; None takes all.
+    The split is stratified, drawn by ``seed``, and keeps exact duplicates (same bytes) on one side.
+    Pixels are decoded once to uint8 at ``image_size`` and kept in the cache folder.
+
+    Raises ``DataError`` (a ``ValueError``) naming the file, class or number that does not fit.
+    """
+    counts = _counts(images_per_class)
+    wanted = None if counts is None else counts if isinstance(counts, int) else sum(counts)
+    opened = open_source(source, images_per_class=wanted, seed=seed)
+    table = manifest(opened, skip_unreadable=skip_unreadable, progress=progress)
+    table["split"] = split(table, counts, seed)
+    used = {side: table[table["split"] == side] for side in SIDES}
+    chosen = pd.concat(used.values())
+    content = [image_size, DECODING, chosen[["class", "sha256", "split"]].values.tolist()]
+    fingerprint = files.digest(content)
+    pixels = _pixels(opened, chosen["file"].tolist(), image_size, fingerprint, progress)
+    classes = opened.classes
+    sides, start = {}, 0
+    for side, rows in used.items():
+        labels = rows["class"].map(classes.index).to_numpy(np.int64)
+        sides[side] = Split(pixels[start : start + len(rows)], labels, rows["file"].tolist(), classes)
+        start += len(rows)
+    return Splits(
+        **sides,
+        classes=classes,
+        manifest=table,
+        fingerprint=fingerprint,
+        source=opened.name,
+        image_size=image_size,
+    )
+
+
+def manifest(source: Source, *, skip_unreadable: bool = False, progress: bool = True) -> pd.DataFrame:
+    """A row per file: ``file, class, sha256, width, height`` (pixels), in class and name order.
+
+    Computed once per source and kept in the cache folder. Raises ``DataError`` naming the first file that is no
+    whole image, unless ``skip_unreadable``, which leaves such files out.
+    """
+    cached = files.home() / "manifests" / f"{source.signature}.csv"
+    if cached.exists():
+        table = pd.read_csv(cached, dtype={"class": str}, keep_default_na=False)
+    else:
+        names = [name for members in source.members.values() for name in members]
+        labels = [label for label, members in source.members.items() for _ in members]
+        rows = _parallel(lambda name: _describe(source, name), names, "Reading", progress)
+        table = pd.DataFrame(rows, columns=["sha256", "width", "height", "error"])
+        table.insert(0, "file", names)
+        table.insert(1, "class", labels)
+        with files.replacing(cached) as temporary:
+            table.to_csv(temporary, index=False)
+    broken = table[table["error"] != ""]
+    if len(broken) and not skip_unreadable:
+        more = f" ({len(broken) - 1} more like it)" if len(broken) > 1 else ""
+        raise DataError(broken["error"].iloc[0] + more)
+    return table[table["error"] == ""].drop(columns="error").reset_index(drop=True)
+
+
+def _describe(source: Source, name: str) -> tuple[str, int, int, str]:
+    try:
+        content = source.read(name)
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size
+        # A file cut short still has a readable header; the end-of-image mark is what it lacks. Decoding all of a
+        # large set here would double the work, so only files without the mark are decoded.
+        if not content.rstrip(b"\0").endswith(b"\xff\xd9"):
+            decode(content, name)
+    except DataError as error:
+        return "", 0, 0, str(error)
+    except OSError:
+        try:
+            decode(content, name)
+        except DataError as error:
+            return "", 0, 0, str(error)
+        raise
+    return hashlib.sha256(content).hexdigest(), width, height, ""
+
+
+def split(table: pd.DataFrame, counts: int | Sequence[int] | None, seed: int) -> pd.Series:
+    """``train``, ``validation``, ``test`` or nothing for each row of the manifest; see :func:`load`."""
+    by_content = table.groupby("sha256")["class"].nunique()
+    if (by_content > 1).any():
+        twins = table[table["sha256"] == by_content.index[by_content > 1][0]]["file"].tolist()
+        raise DataError(
+            f"The same image lies in two classes: {twins[0]} and {twins[1]}. Remove the wrong one."
+        )
+    sides = pd.Series("", index=table.index)
+    for number, (label, rows) in enumerate(table.groupby("class", sort=True)):
+        targets = _targets(str(label), len(rows), counts)
+        rng = np.random.default_rng((seed, number))
+        groups = [group.index for _, group in rows.groupby("sha256", sort=True)]
+        remaining = dict(targets)
+        for position in rng.permutation(len(groups)):
+            group = groups[position]
+            # Test first: it is the side whose size the intervals depend on.
+            side = next((s for s in ("test", "validation", "train") if remaining[s] >= len(group)), None)
+            if side is not None:
+                sides.loc[group] = side
+                remaining[side] -= len(group)
+    return sides
+
+
+def _counts(images_per_class: int | Sequence[int] | None) -> int | tuple[int, int, int] | None:
+    if images_per_class is None or isinstance(images_per_class, int):
+        if isinstance(images_per_class, int) and images_per_class < 3:
+            raise DataError(
+                f"images_per_class is {images_per_class}; each class needs at least 3, one for each side."
+            )
+        return images_per_class
+    counts = tuple(int(count) for count in images_per_class)
+    if len(counts) != 3 or min(counts) < 1:
+        raise DataError(
+            f"images_per_class is {list(counts)}; expected one number, or train, validation, test, each at least 1."
+        )
+    return counts[0], counts[1], counts[2]
+
+
+def _targets(label: str, available: int, counts: int | Sequence[int] | None) -> dict[str, int]:
+    if isinstance(counts, Sequence):
+        wanted, targets = sum(counts), dict(zip(SIDES, counts, strict=True))
+    else:
+        wanted = available if counts is None else counts
+        targets = {side: max(1, round(wanted * share)) for side, share in FRACTIONS.items()}
+        targets["train"] = wanted - sum(targets.values())
+    if available < max(wanted, 3):
+        raise DataError(
+            f"Class {label!r} has {available} usable image{'s' * (available != 1)}; {max(wanted, 3)} are needed. "
+            "Add images, or lower images_per_class."
+        )
+    return targets
+
+
+def _pixels(source: Source, names: list[str], size: int, fingerprint: str, progress: bool) -> np.ndarray:
+    """uint8 (N, size, size, 3), decoded once into the cache folder; memory-mapped when over ``IN_MEMORY``."""
+    target = files.home() / "images" / f"{fingerprint}.npy"
+    if not target.exists():
+        with files.replacing(target) as temporary:
+            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(names), size, size, 3))
+
+            def store(row: int) -> None:
+                array[row] = decode(source.read(names[row]), names[row], size)
+
+            _parallel(store, range(len(names)), "Decoding", progress)
+            array.flush()
+            del array
+    return np.load(target, mmap_mode="r" if target.stat().st_size > IN_MEMORY else None)
+
+
+def _parallel(function: Callable, items: Sequence, label: str, progress: bool) -> list:
+    """``[function(item) …]`` on all cores (decoding releases the interpreter's lock), with a progress bar."""
+
+    def results() -> Iterator[Any]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            futures = [pool.submit(function, item) for item in items]
+            try:
+                for future in futures:
+                    yield future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    quiet = not progress or len(items) < 500
+    return list(
+        tqdm(results(), total=len(items), desc=label, unit="image", disable=quiet, leave=False, mininterval=1)
+    )

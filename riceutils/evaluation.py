@@ -1,0 +1,88 @@
+"""Figures of a classifier from its probabilities: accuracy with intervals, reports, paired comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A share with its 95 % interval, all in [0, 1], and the number of images it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def wilson(correct: int, n: int) -> Interval:
+    """Wilson's score interval for ``correct`` of ``n`` (Wilson 1927), 95 %. Raises ``ValueError`` for n = 0."""
+    from scipy.stats import binomtest
+
+    if n < 1:
+        raise ValueError("No images to measure on: the test set is empty.")
+    low, high = binomtest(int(correct), int(n)).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(correct / n, float(low), float(high), int(n))
+
+
+def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> Interval:
+    """Accuracy of ``probabilities`` (N, classes) against integer ``labels`` (N,), with Wilson's interval."""
+    return wilson(int((probabilities.argmax(axis=1) == labels).sum()), len(labels))
+
+
+def loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean categorical cross-entropy in nats; probabilities are kept away from 0 by 1e-7, as Keras does."""
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.clip(chosen, 1e-7, 1.0)).mean())
+
+
+def report(probabilities: np.ndarray, labels: np.ndarray, classes: list[str]) -> pd.DataFrame:
+    """Precision, recall and F1 per class and their macro average; support is the number of images."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    predicted = probabilities.argmax(axis=1)
+    numbers = range(len(classes))
+    columns = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0)
+    table = pd.DataFrame(
+        dict(zip(("precision", "recall", "F1", "support"), columns, strict=True)), index=classes
+    )
+    macro = table[["precision", "recall", "F1"]].mean()
+    table.loc["macro average"] = [*macro, table["support"].sum()]
+    table["support"] = table["support"].astype(int)
+    return table.rename_axis("class")
+
+
+def confusion(probabilities: np.ndarray, labels: np.ndarray, classes: list[str]) -> pd.DataFrame:
+    """Counts of images: true class in rows, predicted class in columns."""
+    from sklearn.metrics import confusion_matrix
+
+    counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(len(classes)))
+    return pd.DataFrame(
+        counts, index=pd.Index(classes, name="true"), columns=pd.Index(classes, name="predicted")
+    )
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Images that only the first, or only the second, classifier got right, and the exact two-sided p-value."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> McNemar:
+    """McNemar's exact test of two classifiers' probabilities on the same images (McNemar 1947)."""
+    from scipy.stats import binomtest
+
+    right_first, right_second = (p.argmax(axis=1) == labels for p in (first, second))
+    b, c = int((right_first & ~right_second).sum()), int((right_second & ~right_first).sum())
+    return McNemar(b, c, float(binomtest(b, b + c).pvalue) if b + c else 1.0)

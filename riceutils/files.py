@@ -1,0 +1,76 @@
+"""Where things lie and how they are written: the cache folder, packaged resources, atomic writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+PACKAGE = Path(__file__).parent
+RESOURCES = PACKAGE / "resources"
+
+
+def home() -> Path:
+    """The folder of runs and decoded images: ``RICEUTILS_HOME``, else the user's cache folder.
+
+    Raises ``OSError`` with the way out when the folder can not be written.
+    """
+    folder = Path(os.environ.get("RICEUTILS_HOME") or platformdirs.user_cache_dir("riceutils"))
+    return writable(folder, hint="Set RICEUTILS_HOME to a folder that can be written.")
+
+
+def writable(folder: Path, hint: str = "Name another folder.") -> Path:
+    """Create ``folder`` and prove that a file can be written there, before any long work starts."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"Cannot write to {folder}: {error.strerror or error}. {hint}") from error
+    return folder
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target``; rename it onto ``target`` if the block succeeds.
+
+    A reader therefore sees the old file or the whole new one. For a folder, create it at the yielded path.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix is kept at the end: some writers (NumPy, Keras) choose the format by it.
+    temporary = target.with_name(f".{os.getpid()}-{target.name}")
+    try:
+        yield temporary
+        if temporary.is_dir() and target.exists():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write ``text`` to ``target`` atomically, as UTF-8."""
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write ``value`` to ``target`` atomically, as readable JSON."""
+    write_text(target, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """Hexadecimal SHA-256 of ``value`` in canonical JSON, cut to ``length`` digits."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:length]

@@ -1,0 +1,99 @@
+"""Floating-point operations of a forward pass, by formula and by TensorFlow's profiler.
+
+Convention: one multiply-add is two FLOPs, batch size 1. Counted as TensorFlow's profiler counts: convolutions,
+dense layers, their biases, pooling, global average pooling, softmax and residual additions; activations such as
+ReLU, concatenation, dropout (idle at inference) and padding count nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    import keras
+
+CONVENTION = "1 multiply-add = 2 FLOPs; batch 1; bias, pooling and softmax included, ReLU not"
+
+
+@dataclass(frozen=True)
+class Report:
+    """``total`` FLOPs per image; ``by_layer``: layer, type, output shape, parameters, FLOPs and share of the total."""
+
+    total: int
+    by_layer: pd.DataFrame
+    convention: str = CONVENTION
+
+
+def count(model: keras.Model) -> Report:
+    """Count the FLOPs of ``model`` for one image, layer by layer, from shapes alone.
+
+    Raises ``ValueError`` naming the layer whose type has no formula.
+    """
+    rows = [
+        (layer.name, type(layer).__name__, layer.output.shape[1:], layer.count_params(), _layer_flops(layer))
+        for layer in _layers(model)
+    ]
+    table = pd.DataFrame(rows, columns=["layer", "type", "output shape", "parameters", "FLOPs"])
+    total = int(table["FLOPs"].sum())
+    table["share"] = table["FLOPs"] / max(total, 1)
+    return Report(total, table)
+
+
+def _layers(model: keras.Model) -> list[keras.Layer]:
+    import keras
+
+    flat: list[keras.Layer] = []
+    for layer in model.layers:
+        flat.extend(_layers(layer) if isinstance(layer, keras.Model) else [layer])
+    return flat
+
+
+def _layer_flops(layer: keras.Layer) -> int:
+    kind = type(layer).__name__
+    if kind in ("InputLayer", "Dropout", "Flatten", "Concatenate", "ReLU", "ZeroPadding2D", "Reshape"):
+        return 0
+    out = prod(layer.output.shape[1:])
+    if kind == "Conv2D":
+        operations = (
+            2 * prod(layer.kernel_size) * (layer.input.shape[-1] // layer.groups) * out + layer.use_bias * out
+        )
+        return operations + _activation_flops(layer, out)
+    if kind == "Dense":
+        return 2 * layer.input.shape[-1] * out + layer.use_bias * out + _activation_flops(layer, out)
+    if kind in ("MaxPooling2D", "AveragePooling2D"):
+        return prod(layer.pool_size) * out
+    if kind == "GlobalAveragePooling2D":
+        return prod(layer.input.shape[1:])
+    if kind == "Add":
+        return (len(layer.input) - 1) * out
+    raise ValueError(f"No FLOPs formula for layer {layer.name!r} of type {kind}. Use flops.profile instead.")
+
+
+def _activation_flops(layer: keras.Layer, out: int) -> int:
+    name = getattr(layer.activation, "__name__", "")
+    if name in ("linear", "relu"):
+        return 0
+    if name == "softmax":
+        return 5 * out  # subtract the maximum, exponential, sum, divide: TensorFlow's own count
+    raise ValueError(
+        f"No FLOPs formula for activation {name!r} of layer {layer.name!r}. Use flops.profile instead."
+    )
+
+
+def profile(model: keras.Model) -> int:
+    """FLOPs of one image by TensorFlow's profiler over the frozen inference graph (exact, slow)."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
+
+    signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
+    concrete = tf.function(lambda x: model(x, training=False)).get_concrete_function(signature)
+    _, graph_def = convert_variables_to_constants_v2_as_graph(concrete)
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(graph_def, name="")
+        options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+        options["output"] = "none"
+        return int(tf.compat.v1.profiler.profile(graph, options=options).total_float_ops)

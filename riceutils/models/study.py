@@ -1,0 +1,201 @@
+"""The study's own models. Parameters and FLOPs of each are printed in the Study's tables (``models.csv``)."""
+
+from __future__ import annotations
+
+from keras import Input, KerasTensor, Model
+from keras.applications import VGG16
+from keras.layers import (
+    Concatenate,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling2D,
+    MaxPooling2D,
+)
+
+from riceutils.models import register
+
+Shape = tuple[int, int, int]  # height, width, channels
+
+
+@register("cnn")
+def cnn(input_shape: Shape, classes: int) -> Model:
+    """Three 3×3 convolutions (32, 64, 128), each halved by max pooling, then Dense 128.
+
+    12,939,077 parameters and 1,042,859,422 FLOPs at 224×224×3 (Study, CNN).
+    """
+    x = inputs = Input(input_shape, name="image")
+    for number, filters in enumerate((32, 64, 128), start=1):
+        x = Conv2D(filters, 3, padding="same", activation="relu", name=f"conv{number}")(x)
+        x = MaxPooling2D(2, name=f"pool{number}")(x)
+    x = Flatten(name="flatten")(x)
+    x = Dense(128, activation="relu", name="dense")(x)
+    return Model(inputs, Dense(classes, activation="softmax", name="softmax")(x))
+
+
+@register("cnn_light")
+def cnn_light(input_shape: Shape, classes: int) -> Model:
+    """Two strided 3×3 convolutions (8, 16), each halved again by max pooling, then Dense 16.
+
+    51,669 parameters and 7,551,694 FLOPs at 224×224×3 (Study, CNN Light).
+    """
+    x = inputs = Input(input_shape, name="image")
+    for number, filters in enumerate((8, 16), start=1):
+        x = Conv2D(filters, 3, strides=2, padding="same", activation="relu", name=f"conv{number}")(x)
+        x = MaxPooling2D(2, name=f"pool{number}")(x)
+    x = Flatten(name="flatten")(x)
+    x = Dense(16, activation="relu", name="dense")(x)
+    return Model(inputs, Dense(classes, activation="softmax", name="softmax")(x))
+
+
+def _inception(x: KerasTensor, name: str, plan: tuple[int, ...]) -> KerasTensor:
+    """An inception module; ``plan``: 1×1, 3×3 reduce, 3×3, 5×5 reduce, 5×5, pool projection."""
+
+    def conv(y: KerasTensor, filters: int, size: int, branch: str) -> KerasTensor:
+        return Conv2D(filters, size, padding="same", activation="relu", name=f"{name}_{branch}")(y)
+
+    one, reduce3, three, reduce5, five, projection = plan
+    branches = [
+        conv(x, one, 1, "1x1"),
+        conv(conv(x, reduce3, 1, "3x3_reduce"), three, 3, "3x3"),
+        conv(conv(x, reduce5, 1, "5x5_reduce"), five, 5, "5x5"),
+        conv(MaxPooling2D(3, 1, padding="same", name=f"{name}_pool")(x), projection, 1, "projection"),
+    ]
+    return Concatenate(name=f"{name}_concat")(branches)
+
+
+def _googlenet(
+    input_shape: Shape, classes: int, stem: tuple[int, int, int], plans: dict[str, tuple[int, ...]]
+) -> Model:
+
+    x = inputs = Input(input_shape, name="image")
+    x = Conv2D(stem[0], 7, strides=2, padding="same", activation="relu", name="conv1")(x)
+    x = MaxPooling2D(3, 2, padding="same", name="pool1")(x)
+    x = Conv2D(stem[1], 1, padding="same", activation="relu", name="conv2_reduce")(x)
+    x = Conv2D(stem[2], 3, padding="same", activation="relu", name="conv2")(x)
+    x = MaxPooling2D(3, 2, padding="same", name="pool2")(x)
+    for name, plan in plans.items():
+        x = _inception(x, f"inception_{name}", plan)
+        if name in ("3b", "4e"):
+            x = MaxPooling2D(3, 2, padding="same", name=f"pool{name[0]}")(x)
+    x = GlobalAveragePooling2D(name="average")(x)
+    x = Dropout(0.4, name="dropout")(x)
+    return Model(inputs, Dense(classes, activation="softmax", name="softmax")(x))
+
+
+@register("googlenet")
+def googlenet(input_shape: Shape, classes: int) -> Model:
+    """GoogLeNet (Szegedy et al. 2015) without auxiliary heads and local response normalisation.
+
+    5,978,677 parameters and 3,179,339,598 FLOPs at 224×224×3 (Study, GoogLeNet).
+    """
+    plans = {
+        "3a": (64, 96, 128, 16, 32, 32),
+        "3b": (128, 128, 192, 32, 96, 64),
+        "4a": (192, 96, 208, 16, 48, 64),
+        "4b": (160, 112, 224, 24, 64, 64),
+        "4c": (128, 128, 256, 24, 64, 64),
+        "4d": (112, 144, 288, 32, 64, 64),
+        "4e": (256, 160, 320, 32, 128, 128),
+        "5a": (256, 160, 320, 32, 128, 128),
+        "5b": (384, 192, 384, 48, 128, 128),
+    }
+    return _googlenet(input_shape, classes, (64, 64, 192), plans)
+
+
+@register("googlenet_light")
+def googlenet_light(input_shape: Shape, classes: int) -> Model:
+    """GoogLeNet with fewer filters and one inception module less.
+
+    580,905 parameters and 280,058,490 FLOPs at 224×224×3 (Study, GoogLeNet Light).
+    """
+    plans = {
+        "3a": (16, 16, 24, 4, 8, 8),
+        "3b": (24, 24, 32, 4, 8, 8),
+        "4a": (32, 32, 48, 8, 16, 16),
+        "4b": (48, 48, 64, 8, 16, 16),
+        "4c": (64, 64, 96, 12, 24, 24),
+        "4e": (96, 64, 96, 12, 24, 24),
+        "5a": (96, 64, 96, 12, 24, 24),
+        "5b": (96, 96, 128, 16, 32, 32),
+    }
+    return _googlenet(input_shape, classes, (16, 16, 64), plans)
+
+
+def _vgg16_trunk(input_shape: Shape, last: str) -> tuple[KerasTensor, KerasTensor]:
+    """Keras's own VGG16 (Simonyan and Zisserman 2015) without top, up to the layer ``last``; (input, output)."""
+
+    inputs = Input(input_shape, name="image")
+    whole = VGG16(include_top=False, weights=None, input_tensor=inputs)
+    trunk = Model(inputs, whole.get_layer(last).output)
+    for layer in trunk.layers:
+        layer.trainable = layer.name.startswith("block5")
+    return inputs, trunk.output
+
+
+def _pooled_head(x: KerasTensor, classes: int, units: int, dropout: float) -> KerasTensor:
+    """Global average pooling, one dense layer, dropout, softmax."""
+
+    x = GlobalAveragePooling2D(name="average")(x)
+    x = Dense(units, activation="relu", name="dense")(x)
+    x = Dropout(dropout, name="dropout")(x)
+    return Dense(classes, activation="softmax", name="softmax")(x)
+
+
+@register("vgg16")
+def vgg16(input_shape: Shape, classes: int) -> Model:
+    """VGG16 of which block 5 and the head are trained.
+
+    14,979,909 parameters (7,344,645 trainable) and 30,713,485,342 FLOPs at 224×224×3 (Study, VGG16).
+    """
+    inputs, x = _vgg16_trunk(input_shape, "block5_pool")
+    return Model(inputs, _pooled_head(x, classes, 512, 0.3))
+
+
+@register("vgg_light")
+def vgg_light(input_shape: Shape, classes: int) -> Model:
+    """VGG16 cut after block 4, frozen, with a head.
+
+    7,900,485 parameters (265,221 trainable) and 27,938,627,102 FLOPs at 224×224×3 (Study, VGG Light).
+    """
+    inputs, x = _vgg16_trunk(input_shape, "block4_pool")
+    return Model(inputs, _pooled_head(x, classes, 512, 0.3))
+
+
+@register("vgg_light_draft")
+def vgg_light_draft(input_shape: Shape, classes: int) -> Model:
+    """VGG16 cut after block 3, frozen, with a smaller head.
+
+    1,802,565 parameters (67,077 trainable; Draft); 18,688,285,470 FLOPs at 224×224×3, derived.
+    """
+    inputs, x = _vgg16_trunk(input_shape, "block3_pool")
+    return Model(inputs, _pooled_head(x, classes, 256, 0.2))
+
+
+def _plain(input_shape: Shape, classes: int, blocks: tuple[tuple[int, ...], ...], dropout: float) -> Model:
+    """Blocks of 3×3 convolutions, each ended by max pooling, then the pooled head with 512 units."""
+    x = inputs = Input(input_shape, name="image")
+    for block, widths in enumerate(blocks, start=1):
+        for number, filters in enumerate(widths, start=1):
+            x = Conv2D(filters, 3, padding="same", activation="relu", name=f"block{block}_conv{number}")(x)
+        x = MaxPooling2D(2, name=f"block{block}_pool")(x)
+    return Model(inputs, _pooled_head(x, classes, 512, dropout))
+
+
+@register("vgg_custom")
+def vgg_custom(input_shape: Shape, classes: int) -> Model:
+    """Three VGG-like blocks (16-16, 32-32, 64-64-64) trained from scratch.
+
+    144,853 parameters and 1,203,943,966 FLOPs at 224×224×3 (Study, VGG Custom).
+    """
+    return _plain(input_shape, classes, ((16, 16), (32, 32), (64, 64, 64)), 0.5)
+
+
+@register("final")
+def final(input_shape: Shape, classes: int) -> Model:
+    """The Study's Final Model: one convolution of 8 filters, three of 16, pooled head.
+
+    17,301 parameters and 167,860,766 FLOPs at 224×224×3 (Study, Final Model).
+    """
+    return _plain(input_shape, classes, ((8,), (16, 16, 16)), 0.3)

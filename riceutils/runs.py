@@ -1,0 +1,195 @@
+"""Runs: trained models with everything needed to know what they are, kept in the cache folder.
+
+A run's folder holds ``record.json``, ``history.csv``, ``filters.csv``, ``predictions.npz`` and
+``model.weights.h5``. It appears by renaming, so that it is whole or not there. Reference results are the same
+folders, committed inside the package (weights only when under 1 MB).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from riceutils import files
+
+if TYPE_CHECKING:
+    import keras
+
+TRAINING_VERSION = 1  # raise by hand when training changes meaning: older runs are then not used any more
+REFERENCE = files.PACKAGE / "results" / "reference"
+WEIGHTS = "model.weights.h5"
+COMMITTED_WEIGHTS = 1_000_000  # bytes; heavier weights stay in the cache
+PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn")
+
+
+class Spec(BaseModel):
+    """All that decides what a run is. Two equal specs on equal data are the same run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str
+    data: str  # fingerprint: pixels, order and split
+    image_size: int
+    classes: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    patience: int
+    seed: int
+    augment: bool = False
+    weights: str | None = None  # the resolved source of pretrained weights
+    time_limit: int = 0  # minutes; 0 is no limit
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits from the spec and the training version.
+
+        Fields at their default are left out, so that a field added later does not disown the runs made before.
+        """
+        return files.digest([TRAINING_VERSION, self.model_dump(exclude_defaults=True)])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder."""
+
+    folder: Path
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        return json.loads((self.folder / "record.json").read_text(encoding="utf-8"))
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(**self.record["spec"])
+
+    @property
+    def name(self) -> str:
+        return f"{self.spec.model}-{self.spec.key}"
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """A row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy, seconds."""
+        return pd.read_csv(self.folder / "history.csv")
+
+    @cached_property
+    def filters(self) -> pd.DataFrame:
+        """See :func:`riceutils.activations.measure`, over the whole clean test set."""
+        return pd.read_csv(self.folder / "filters.csv")
+
+    @cached_property
+    def predictions(self) -> dict[str, np.ndarray]:
+        """``labels`` (N,) and probabilities float32 (N, classes) under ``clean`` and ``perturbed``."""
+        with np.load(self.folder / "predictions.npz") as stored:
+            return dict(stored)
+
+    @property
+    def classes(self) -> list[str]:
+        return self.record["data"]["classes"]
+
+    @property
+    def has_weights(self) -> bool:
+        return (self.folder / WEIGHTS).exists()
+
+    @property
+    def stale(self) -> bool:
+        """Whether the run was made by another version of training."""
+        return self.record["training_version"] != TRAINING_VERSION
+
+    def model(self) -> keras.Model:
+        """The trained model. Raises ``FileNotFoundError`` when only the figures were kept."""
+        from riceutils import models
+
+        if not self.has_weights:
+            raise FileNotFoundError(
+                f"The weights of {self.name} were too large to be shipped. Train it to have them."
+            )
+        spec = self.spec
+        shape = (spec.image_size, spec.image_size, 3)
+        return models.build(spec.model, shape, spec.classes, weights=str(self.folder / WEIGHTS))
+
+
+def find(spec: Spec) -> Run | None:
+    """The finished run of ``spec`` in the cache folder, or None."""
+    folder = files.home() / "runs" / f"{spec.model}-{spec.key}"
+    return Run(folder) if (folder / "record.json").exists() else None
+
+
+def references(model: str | None = None) -> list[Run]:
+    """Committed runs on real images, of one model or of all, in order of model and seed."""
+    found = [Run(path.parent) for path in sorted(REFERENCE.glob("*/record.json"))]
+    return [run for run in found if model in (None, run.spec.model)]
+
+
+def reference(model: str) -> Run | None:
+    """The reference run that stands for ``model`` where one is shown: the lowest seed, without augmentation."""
+    plain = [run for run in references(model) if not run.spec.augment]
+    return min(plain, key=lambda run: run.spec.seed, default=None)
+
+
+def commit(run: Run) -> Path:
+    """Copy a finished run into the package as a reference result; weights only when they are small."""
+    spec = run.spec
+    target = REFERENCE / f"{spec.model}{'-augmented' if spec.augment else ''}-seed{spec.seed}"
+    with files.replacing(target) as temporary:
+        shutil.copytree(run.folder, temporary)
+        if (temporary / WEIGHTS).exists() and (temporary / WEIGHTS).stat().st_size > COMMITTED_WEIGHTS:
+            (temporary / WEIGHTS).unlink()
+    return target
+
+
+def resolve(name: str) -> Run:
+    """A run by the name of a model (its reference run), a run's name, or a run's folder.
+
+    Raises ``ValueError`` listing what there is.
+    """
+    from riceutils import models
+
+    if name in models.names():
+        run = reference(name)
+        if run is None:
+            raise ValueError(f"There is no reference run of {name!r}. Train it and give the run's folder.")
+        return run
+    for folder in (Path(name), files.home() / "runs" / name, REFERENCE / name):
+        if (folder / "record.json").exists():
+            return Run(folder)
+    known = sorted(
+        {run.folder.name for run in references()} | {p.name for p in (files.home() / "runs").glob("*-*")}
+    )
+    raise ValueError(
+        f"No model or run {name!r}. Models: {', '.join(models.names())}. Runs: {', '.join(known) or 'none'}."
+    )
+
+
+@cache
+def code_hash() -> str:
+    """Digest of the library's sources: recorded, so that a difference can be told; never part of a key."""
+    sources = sorted(files.PACKAGE.rglob("*.py"))
+    return files.digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in sources])
+
+
+def environment() -> dict[str, Any]:
+    """Package versions, Python and hardware, for the record."""
+    import tensorflow as tf
+
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "hardware": {
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
+        },
+    }
