@@ -2,46 +2,225 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import click
+import yaml
+
+from riceutils import config, files
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Expected errors end the program with their one sentence instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, RuntimeError) as error:
+            if isinstance(error, NotImplementedError | RecursionError):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """The rice study: audit images, train, rerun chapters, predict."""
+    """The rice study: audit images, train, rerun chapters, predict, print the ledger."""
+
+
+@main.command(add_help_option=False)
+@click.argument("chapter", required=False)
+@click.option("-p", "overrides", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter; may be repeated.")
+@click.option("--profile", default="quick", show_default=True, help="Profile that gives the other parameters.")
+@click.option("--out", type=click.Path(path_type=Path), help="Executed notebook; CHAPTER.out.ipynb by default.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write one HTML page, too.")
+@click.option("-h", "--help", "wants_help", is_flag=True, help="Show this message and the chapter's parameters.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    chapter: str | None,
+    overrides: Sequence[tuple[str, str]],
+    profile: str,
+    out: Path | None,
+    html: Path | None,
+    wants_help: bool,
+) -> None:
+    """Execute CHAPTER (02_cnn, for one) with parameters of your own.
+
+    A wrong name, type or value stops it before anything is done. The notebook says how the result differs from the
+    reference figures.
+    """
+    if wants_help or chapter is None:
+        click.echo(ctx.get_help())
+        for name in [chapter] if chapter in config.CHAPTERS else config.CHAPTERS:
+            click.echo(f"\nParameters of {name}:\n{config.listing(name)}")
+        return
+    values = config.chapter_parameters(profile, chapter) | {name: _value(text) for name, text in overrides}
+    parameters = config.check(chapter, values)
+    target = out or Path(f"{chapter}.out.ipynb")
+    for path in filter(None, (target, html)):
+        files.writable(path.parent)
+    click.echo(_forecast(chapter, parameters))
+    _execute(chapter, parameters.model_dump(), target)
+    click.echo(f"Notebook: {target}")
+    if html:
+        from nbconvert import HTMLExporter
+
+        page, _ = HTMLExporter(embed_images=True).from_filename(str(target))
+        files.write_text(html, page)
+        click.echo(f"Page: {html}")
+
+
+def _value(text: str) -> Any:
+    """A parameter from the command line, read as YAML; ``1e-3``, which YAML takes for text, is a number."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _forecast(chapter: str, parameters: config.DataParameters) -> str:
+    """What the training of a chapter will take, or that there is none to do."""
+    model = config.MODELS.get(chapter)
+    if model is None or not isinstance(parameters, config.TrainingParameters):
+        return f"{chapter} trains nothing: a minute or so."
+    from riceutils import runs, study, training
+
+    splits = study.load(parameters)
+    spec = study.spec(model, parameters, splits)
+    if runs.find(spec):
+        return f"{chapter}: this run is in the cache and will be loaded."
+    seconds = training.estimate(spec, len(splits.train), len(splits.validation))
+    return (
+        f"{chapter}: training takes about {seconds / 60:.1f} minutes for {parameters.epochs} epochs, "
+        "less if early stopping ends it sooner."
+    )
+
+
+def _execute(chapter: str, parameters: dict[str, Any], target: Path) -> None:
+    import papermill
+
+    with files.replacing(target) as temporary:
+        try:
+            papermill.execute_notebook(
+                str(files.chapter(chapter)), str(temporary), parameters, kernel_name="python3", progress_bar=True
+            )
+        except papermill.PapermillExecutionError as error:
+            raise click.ClickException(f"{chapter}, cell {error.exec_count}: {error.ename}: {error.evalue}") from error
 
 
 @main.command()
 @click.argument("models", nargs=-1, required=True)
 @click.option("--profile", default="reference", show_default=True, help="Profile that gives the parameters.")
 @click.option("--data", help="Images, in place of the profile's: synthetic, kaggle, a folder or a zip.")
-@click.option(
-    "--seed", "seeds", type=int, multiple=True, default=[0], show_default=True, help="May be repeated."
-)
+@click.option("--seed", "seeds", type=int, multiple=True, default=[0], show_default=True, help="May be repeated.")
 @click.option("--augment", is_flag=True, help="Train on perturbed images.")
-@click.option(
-    "--commit",
-    is_flag=True,
-    help="Copy the figures (and weights under 1 MB) into the package as reference results.",
-)
+@click.option("--commit", is_flag=True, help="Copy figures, and weights under 1 MB, into the reference results.")
 def train(
-    models: tuple[str, ...],
-    profile: str,
-    data: str | None,
-    seeds: tuple[int, ...],
-    augment: bool,
-    commit: bool,
+    models: Sequence[str], profile: str, data: str | None, seeds: Sequence[int], augment: bool, commit: bool
 ) -> None:
     """Train MODELS as a profile says; runs that are finished are loaded, interrupted ones resumed."""
-    from riceutils import config, runs, study
+    from riceutils import runs, study
 
     base = config.training_parameters(profile, data)
     for model in models:
         for seed in seeds:
             parameters = base.model_copy(update={"seed": seed, "augment": augment})
-            run = study.run(model, parameters)
-            click.echo(f"{run.name}: {run.record['stopped']}, {run.record['metrics']}")
+            result = study.run(model, parameters)
+            metrics = {which: f"{figures['value']:.4f}" for which, figures in result.record["metrics"].items()}
+            click.echo(f"{result.name}: {result.record['stopped']} after {len(result.history)} epochs, {metrics}")
             if commit:
-                click.echo(f"reference result: {runs.commit(run).name}")
+                click.echo(f"Reference result: {runs.commit(result).name}")
+
+
+@main.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+def predict(model: str, images: Sequence[Path]) -> None:
+    """Class probabilities of IMAGES by MODEL: a model's name (its reference weights), a run's name or folder."""
+    import numpy as np
+
+    from riceutils import runs, sources, training
+
+    chosen = runs.resolve(model)
+    size = chosen.spec.image_size
+    pixels = np.stack([np.asarray(sources.decode(path.read_bytes(), str(path), size)) for path in images])
+    for path, row in zip(images, training.predict(chosen.model(), pixels), strict=True):
+        ranked = sorted(zip(row, chosen.classes, strict=True), reverse=True)
+        click.echo(f"{path}: " + ", ".join(f"{label} {share:.4f}" for share, label in ranked))
+
+
+@main.command()
+def ledger() -> None:
+    """Every published figure beside the reference result, with a verdict."""
+    from riceutils.ledger import ledger as rows
+
+    table = rows().drop(columns="this build")
+    click.echo(table.to_string(index=False))
+    click.echo("\n" + table["verdict"].value_counts().to_string())
+
+
+@main.group()
+def data() -> None:
+    """Audit, make and fetch images."""
+
+
+@data.command()
+@click.argument("source")
+def audit(source: str) -> None:
+    """Counts, sizes, damage and duplicates of SOURCE: synthetic, kaggle, a folder of classes or a zip of one."""
+    from riceutils.audit import audit as inspect
+
+    click.echo(str(inspect(source)))
+
+
+@data.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--per-class", default=300, show_default=True, type=click.IntRange(1), help="Images of each variety.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+def synthesise(directory: Path, per_class: int, seed: int) -> None:
+    """Write synthetic grains into DIRECTORY, a folder per variety, in the layout of the public data set."""
+    from tqdm import tqdm
+
+    from riceutils import grains
+
+    if directory.exists() and any(directory.iterdir()):
+        raise ValueError(f"{directory} is not empty. Name a new folder.")
+    files.writable(directory.parent)
+    with files.replacing(directory) as temporary:
+        for variety in grains.VARIETIES:
+            (temporary / variety).mkdir(parents=True)
+            for index in tqdm(range(per_class), variety, unit="image"):
+                target = temporary / variety / f"{variety} ({index + 1}).jpg"
+                target.write_bytes(grains.file(variety, index, seed))
+    click.echo(f"{per_class * len(grains.VARIETIES)} images in {directory}")
+
+
+@data.command()
+def fetch() -> None:
+    """Download the Rice Image Dataset from Kaggle and print where it lies."""
+    from riceutils import sources
+
+    click.echo(sources.fetch())
+
+
+@data.command()
+@click.argument("source")
+@click.option("--commit", is_flag=True, help="Write the tables into the reference results.")
+def measure(source: str, commit: bool) -> None:
+    """The dataset chapter's measurements of SOURCE, on the images of the reference profile; and what synthetic
+    images are worth, training on one kind and testing on the other. Takes half an hour."""
+    from riceutils import dataset
+
+    tables = dataset.everything(source)
+    for name, table in tables.items():
+        click.echo(f"\n{name}\n{table.to_string()}")
+    if commit:
+        dataset.write(tables, dataset.REFERENCE)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def maps(model: keras.Model, images: np.ndarray, layers: list[str] | None = None
     import keras
 
     chosen = [layer for layer in convolutions(model) if layers is None or layer.name in layers]
-    network = keras.Model(model.inputs, [layer.output for layer in chosen])
+    network = keras.Model(model.input, [layer.output for layer in chosen])
     outputs = network(images.astype(np.float32) / 255.0, training=False)
     outputs = outputs if isinstance(outputs, list) else [outputs]
     return {layer.name: np.asarray(output) for layer, output in zip(chosen, outputs, strict=True)}
@@ -44,7 +44,7 @@ def measure(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
     import tensorflow as tf
 
     layers = convolutions(model)
-    network = keras.Model(model.inputs, [layer.output for layer in layers])
+    network = keras.Model(model.input, [layer.output for layer in layers])
 
     @tf.function(reduce_retracing=True)
     def statistics(batch: tf.Tensor) -> list[list[tf.Tensor]]:
@@ -70,9 +70,7 @@ def measure(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
 
     sums: list[list[np.ndarray]] = []
     for start in range(0, len(images), BATCH):
-        batch = [
-            [np.asarray(v, np.float64) for v in layer] for layer in statistics(images[start : start + BATCH])
-        ]
+        batch = [[np.asarray(v, np.float64) for v in layer] for layer in statistics(images[start : start + BATCH])]
         sums = batch if not sums else [[*(a + b for a, b in zip(s[:4], t[:4], strict=True)), np.maximum(s[4], t[4])]
                                        for s, t in zip(sums, batch, strict=True)]  # fmt: skip
     tables = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,18 +31,14 @@ class DataParameters(BaseModel):
 
     model_config = Strictly
 
-    data: str = Field(
-        "synthetic", min_length=1, description="synthetic, kaggle, or the path of a folder or zip"
-    )
+    data: str = Field("synthetic", min_length=1, description="synthetic, kaggle, or the path of a folder or zip")
     image_size: int = Field(64, ge=16, le=512, description="side of the square images in pixels")
     images_per_class: Annotated[
         list[Annotated[int, Field(ge=1, le=100_000)]] | Annotated[int, Field(ge=3, le=100_000)],
         BeforeValidator(_counts),
     ] = Field([200, 50, 100], description="train, validation, test; or one number for all three")
     skip_unreadable: bool = Field(False, description="leave unreadable files out instead of stopping")
-    seed: int = Field(
-        0, ge=0, le=2**31 - 1, description="draws the split, the weights and the order of training"
-    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="draws the split, the weights and the order of training")
 
 
 class TrainingParameters(DataParameters):
@@ -52,13 +47,9 @@ class TrainingParameters(DataParameters):
     epochs: int = Field(12, ge=1, le=1000, description="epoch limit; early stopping may end sooner")
     batch_size: int = Field(32, ge=1, le=4096, description="images per training step")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="of Adam")
-    patience: int = Field(
-        5, ge=1, le=1000, description="epochs without a better validation loss before stopping"
-    )
+    patience: int = Field(5, ge=1, le=1000, description="epochs without a better validation loss before stopping")
     augment: bool = Field(False, description="train on perturbed images; the published models were not")
-    time_limit: int = Field(
-        0, ge=0, le=100_000, description="minutes of training, checked after each epoch; 0: none"
-    )
+    time_limit: int = Field(0, ge=0, le=100_000, description="minutes of training, checked after each epoch; 0: none")
     tensorboard: str = Field("", description="folder for TensorBoard logs; empty: none")
 
 
@@ -72,6 +63,9 @@ CHAPTERS: dict[str, type[DataParameters]] = {
     "03_cnn_light": TrainingParameters,
     "09_comparison": ComparisonParameters,
 }
+
+
+MODELS = {"02_cnn": "cnn", "03_cnn_light": "cnn_light"}  # the model that a chapter trains
 
 
 def check(chapter: str, values: Mapping[str, Any]) -> Any:
@@ -89,7 +83,8 @@ def check(chapter: str, values: Mapping[str, Any]) -> Any:
         raise ParameterError(_sentence(chapter, declared, error)) from None
     if isinstance(parameters.images_per_class, list) and len(parameters.images_per_class) != 3:
         raise ParameterError(
-            f"{chapter}: images_per_class is {parameters.images_per_class}; expected train, validation, test, or one number."
+            f"{chapter}: images_per_class is {parameters.images_per_class}; "
+            "expected train, validation, test, or one number."
         )
     return parameters
 
@@ -105,18 +100,15 @@ def _sentence(chapter: str, declared: type[BaseModel], error: ValidationError) -
 def check_notebook(chapter: str, namespace: Mapping[str, Any]) -> Any:
     """Validate a notebook's own variables: everything that its parameters cells, papermill's too, have set.
 
-    What IPython puts into the namespace, imported modules and names with a leading underscore are not parameters.
+    Only plain values count, as papermill can set them; names with a leading underscore and what IPython hides do not.
     """
     shell = namespace.get("get_ipython")
     hidden = set(shell().user_ns_hidden) if callable(shell) else set()
-    module = type(sys)
+    plain = (str, int, float, list, tuple, dict, type(None))
     values = {
         name: value
         for name, value in namespace.items()
-        if not name.startswith("_")
-        and name not in hidden | {"In", "Out"}
-        and not isinstance(value, module)
-        and not callable(value)
+        if isinstance(value, plain) and not name.startswith("_") and name not in hidden | {"In", "Out"}
     }
     return check(chapter, values)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from riceutils import files
-from riceutils.sources import DataError, Source, decode, open_source
+from riceutils.sources import DataError, Source, decode, open_source, unreadable
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -103,13 +103,22 @@ class Splits:
     classes: list[str]
     manifest: pd.DataFrame = field(repr=False)
     fingerprint: str
-    source: str
+    source: Source = field(repr=False)
     image_size: int
+
+    def examples(self, size: int) -> np.ndarray:
+        """The first test image of each class, decoded at ``size``: uint8 (classes, size, size, 3).
+
+        The same pictures in every figure of a build, whatever size its models train at.
+        """
+        rows = [int(np.flatnonzero(self.test.labels == number)[0]) for number in range(len(self.classes))]
+        names = [self.test.files[row] for row in rows]
+        return np.stack([np.asarray(decode(self.source.read(name), name, size)) for name in names])
 
     @property
     def kind(self) -> str:
         """``"synthetic"`` or ``"real"``: which of the two a figure was measured on."""
-        return "synthetic" if self.source == "synthetic" else "real"
+        return "synthetic" if self.source.name == "synthetic" else "real"
 
 
 def load(
@@ -151,7 +160,7 @@ def load(
         classes=classes,
         manifest=table,
         fingerprint=fingerprint,
-        source=opened.name,
+        source=opened,
         image_size=image_size,
     )
 
@@ -168,7 +177,7 @@ def manifest(source: Source, *, skip_unreadable: bool = False, progress: bool = 
     else:
         names = [name for members in source.members.values() for name in members]
         labels = [label for label, members in source.members.items() for _ in members]
-        rows = _parallel(lambda name: _describe(source, name), names, "Reading", progress)
+        rows = parallel(lambda name: _describe(source, name), names, "Reading", progress)
         table = pd.DataFrame(rows, columns=["sha256", "width", "height", "error"])
         table.insert(0, "file", names)
         table.insert(1, "class", labels)
@@ -192,12 +201,8 @@ def _describe(source: Source, name: str) -> tuple[str, int, int, str]:
             decode(content, name)
     except DataError as error:
         return "", 0, 0, str(error)
-    except OSError:
-        try:
-            decode(content, name)
-        except DataError as error:
-            return "", 0, 0, str(error)
-        raise
+    except (OSError, Image.DecompressionBombError) as error:
+        return "", 0, 0, str(unreadable(name, error))
     return hashlib.sha256(content).hexdigest(), width, height, ""
 
 
@@ -206,9 +211,7 @@ def split(table: pd.DataFrame, counts: int | Sequence[int] | None, seed: int) ->
     by_content = table.groupby("sha256")["class"].nunique()
     if (by_content > 1).any():
         twins = table[table["sha256"] == by_content.index[by_content > 1][0]]["file"].tolist()
-        raise DataError(
-            f"The same image lies in two classes: {twins[0]} and {twins[1]}. Remove the wrong one."
-        )
+        raise DataError(f"The same image lies in two classes: {twins[0]} and {twins[1]}. Remove the wrong one.")
     sides = pd.Series("", index=table.index)
     for number, (label, rows) in enumerate(table.groupby("class", sort=True)):
         targets = _targets(str(label), len(rows), counts)
@@ -222,15 +225,16 @@ def split(table: pd.DataFrame, counts: int | Sequence[int] | None, seed: int) ->
             if side is not None:
                 sides.loc[group] = side
                 remaining[side] -= len(group)
+        for side in SIDES:
+            if remaining[side] == targets[side]:
+                raise DataError(f"Class {label!r} has so many exact duplicates that {side} stays empty. Remove some.")
     return sides
 
 
 def _counts(images_per_class: int | Sequence[int] | None) -> int | tuple[int, int, int] | None:
     if images_per_class is None or isinstance(images_per_class, int):
         if isinstance(images_per_class, int) and images_per_class < 3:
-            raise DataError(
-                f"images_per_class is {images_per_class}; each class needs at least 3, one for each side."
-            )
+            raise DataError(f"images_per_class is {images_per_class}; each class needs at least 3, one for each side.")
         return images_per_class
     counts = tuple(int(count) for count in images_per_class)
     if len(counts) != 3 or min(counts) < 1:
@@ -265,13 +269,13 @@ def _pixels(source: Source, names: list[str], size: int, fingerprint: str, progr
             def store(row: int) -> None:
                 array[row] = decode(source.read(names[row]), names[row], size)
 
-            _parallel(store, range(len(names)), "Decoding", progress)
+            parallel(store, range(len(names)), "Decoding", progress)
             array.flush()
             del array
     return np.load(target, mmap_mode="r" if target.stat().st_size > IN_MEMORY else None)
 
 
-def _parallel(function: Callable, items: Sequence, label: str, progress: bool) -> list:
+def parallel(function: Callable, items: Sequence, label: str, progress: bool) -> list:
     """``[function(item) …]`` on all cores (decoding releases the interpreter's lock), with a progress bar."""
 
     def results() -> Iterator[Any]:
@@ -285,6 +289,4 @@ def _parallel(function: Callable, items: Sequence, label: str, progress: bool) -
                 raise
 
     quiet = not progress or len(items) < 500
-    return list(
-        tqdm(results(), total=len(items), desc=label, unit="image", disable=quiet, leave=False, mininterval=1)
-    )
+    return list(tqdm(results(), total=len(items), desc=label, unit="image", disable=quiet, leave=False, mininterval=1))

@@ -51,9 +51,7 @@ def report(probabilities: np.ndarray, labels: np.ndarray, classes: list[str]) ->
     predicted = probabilities.argmax(axis=1)
     numbers = range(len(classes))
     columns = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0)
-    table = pd.DataFrame(
-        dict(zip(("precision", "recall", "F1", "support"), columns, strict=True)), index=classes
-    )
+    table = pd.DataFrame(dict(zip(("precision", "recall", "F1", "support"), columns, strict=True)), index=classes)
     macro = table[["precision", "recall", "F1"]].mean()
     table.loc["macro average"] = [*macro, table["support"].sum()]
     table["support"] = table["support"].astype(int)
@@ -65,9 +63,7 @@ def confusion(probabilities: np.ndarray, labels: np.ndarray, classes: list[str])
     from sklearn.metrics import confusion_matrix
 
     counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(len(classes)))
-    return pd.DataFrame(
-        counts, index=pd.Index(classes, name="true"), columns=pd.Index(classes, name="predicted")
-    )
+    return pd.DataFrame(counts, index=pd.Index(classes, name="true"), columns=pd.Index(classes, name="predicted"))
 
 
 @dataclass(frozen=True)

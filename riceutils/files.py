@@ -74,3 +74,16 @@ def digest(value: Any, length: int = 16) -> str:
     """Hexadecimal SHA-256 of ``value`` in canonical JSON, cut to ``length`` digits."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def chapter(name: str) -> Path:
+    """The notebook of a chapter: shipped in the installed package, or in the checkout.
+
+    Raises ``ValueError`` naming the chapters that there are.
+    """
+    folder = next(path for path in (PACKAGE / "chapters", PACKAGE.parent / "notebooks") if path.is_dir())
+    path = folder / f"{name}.ipynb"
+    if not path.is_file():
+        known = ", ".join(sorted(found.stem for found in folder.glob("*.ipynb")))
+        raise ValueError(f"Unknown chapter {name!r}. Chapters: {known}.")
+    return path

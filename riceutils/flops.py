@@ -58,9 +58,7 @@ def _layer_flops(layer: keras.Layer) -> int:
         return 0
     out = prod(layer.output.shape[1:])
     if kind == "Conv2D":
-        operations = (
-            2 * prod(layer.kernel_size) * (layer.input.shape[-1] // layer.groups) * out + layer.use_bias * out
-        )
+        operations = 2 * prod(layer.kernel_size) * (layer.input.shape[-1] // layer.groups) * out + layer.use_bias * out
         return operations + _activation_flops(layer, out)
     if kind == "Dense":
         return 2 * layer.input.shape[-1] * out + layer.use_bias * out + _activation_flops(layer, out)
@@ -79,9 +77,7 @@ def _activation_flops(layer: keras.Layer, out: int) -> int:
         return 0
     if name == "softmax":
         return 5 * out  # subtract the maximum, exponential, sum, divide: TensorFlow's own count
-    raise ValueError(
-        f"No FLOPs formula for activation {name!r} of layer {layer.name!r}. Use flops.profile instead."
-    )
+    raise ValueError(f"No FLOPs formula for activation {name!r} of layer {layer.name!r}. Use flops.profile instead.")
 
 
 def profile(model: keras.Model) -> int:

@@ -35,9 +35,7 @@ def published(images: np.ndarray, first_index: int = 0, seed: int = 0) -> np.nda
     return apply(images, draws(range(first_index, first_index + len(images)), seed))
 
 
-def apply(
-    images: np.ndarray, uniform: np.ndarray, parts: Collection[str] = PARTS, strength: float = 1.0
-) -> np.ndarray:
+def apply(images: np.ndarray, uniform: np.ndarray, parts: Collection[str] = PARTS, strength: float = 1.0) -> np.ndarray:
     """Apply ``parts`` with the given :func:`draws`, their factors multiplied by ``strength`` (the flip's is not).
 
     Pixel values are rounded to uint8 once, at the end.
@@ -71,9 +69,7 @@ def _apply(images: np.ndarray, uniform: np.ndarray, parts: Collection[str], stre
         pixels = _transform(pixels, cos, -sin, x, sin, cos, y)
     if "zoom" in parts:
         scale = 1 + zoom
-        pixels = _transform(
-            pixels, scale, zero, (width - 1) / 2 * -zoom, zero, scale, (height - 1) / 2 * -zoom
-        )
+        pixels = _transform(pixels, scale, zero, (width - 1) / 2 * -zoom, zero, scale, (height - 1) / 2 * -zoom)
     if "translation" in parts:
         pixels = _transform(pixels, one, zero, -right * width, zero, one, -down * height)
     if "contrast" in parts:

@@ -113,9 +113,7 @@ class Run:
         from riceutils import models
 
         if not self.has_weights:
-            raise FileNotFoundError(
-                f"The weights of {self.name} were too large to be shipped. Train it to have them."
-            )
+            raise FileNotFoundError(f"The weights of {self.name} were too large to be shipped. Train it to have them.")
         spec = self.spec
         shape = (spec.image_size, spec.image_size, 3)
         return models.build(spec.model, shape, spec.classes, weights=str(self.folder / WEIGHTS))
@@ -165,9 +163,7 @@ def resolve(name: str) -> Run:
     for folder in (Path(name), files.home() / "runs" / name, REFERENCE / name):
         if (folder / "record.json").exists():
             return Run(folder)
-    known = sorted(
-        {run.folder.name for run in references()} | {p.name for p in (files.home() / "runs").glob("*-*")}
-    )
+    known = sorted({run.folder.name for run in references()} | {p.name for p in (files.home() / "runs").glob("*-*")})
     raise ValueError(
         f"No model or run {name!r}. Models: {', '.join(models.names())}. Runs: {', '.join(known) or 'none'}."
     )

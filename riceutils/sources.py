@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -85,10 +86,8 @@ def decode(content: bytes, name: str, size: int | None = None) -> Image.Image:
         with Image.open(io.BytesIO(content)) as raw:
             raw.load()
             image = ImageOps.exif_transpose(raw)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"Cannot read image {name}: {_reason(error)}. Repair or remove it, or ask to skip."
-        ) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise unreadable(name, error) from error
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
@@ -96,22 +95,21 @@ def decode(content: bytes, name: str, size: int | None = None) -> Image.Image:
         image = image.point(lambda value: value / 256).convert("L")
     image = image.convert("RGB")
     return (
-        image
-        if size is None or image.size == (size, size)
-        else image.resize((size, size), Image.Resampling.BILINEAR)
+        image if size is None or image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
     )
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "it is not an image"
-    return str(error)
+def unreadable(name: str, error: Exception) -> DataError:
+    """The error for an image file that cannot be read because of ``error``."""
+    reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else error
+    return DataError(f"Cannot read image {name}: {reason}. Repair or remove it, or ask to skip.")
 
 
 def _synthetic(count: int, seed: int) -> Source:
+    @lru_cache(maxsize=20_000)  # read twice: for the manifest and for the pixels
     def read(name: str) -> bytes:
         path = PurePosixPath(name)
-        return grains.encode(grains.render_one(path.parts[0], int(path.stem) - 1, seed))
+        return grains.file(path.parts[0], int(path.stem) - 1, seed)
 
     members = {variety: [f"{variety}/{i + 1}.jpg" for i in range(count)] for variety in grains.VARIETIES}
     return Source("synthetic", members, read, files.digest(["synthetic", SYNTHETIC_VERSION, count, seed]))
@@ -123,9 +121,7 @@ def _members(paths: list[PurePosixPath], origin: Path) -> dict[str, list[str]]:
     for path in sorted(paths, key=str):
         members.setdefault(str(path.parent), []).append(str(path))
     if not members:
-        raise DataError(
-            f"No images in {origin}. Expected one folder per class, each with {', '.join(SUFFIXES)} files."
-        )
+        raise DataError(f"No images in {origin}. Expected one folder per class, each with {', '.join(SUFFIXES)} files.")
     if len({str(PurePosixPath(folder).parent) for folder in members}) > 1 or len(members) < 2:
         raise DataError(
             f"{origin} is not a folder of classes: images lie in {', '.join(map(repr, list(members)[:4]))}. "
@@ -145,9 +141,7 @@ def _folder(root: Path) -> Source:
     images = [path for path in relative if _is_image(path)]
     members = _members(images, root)
     beside = root / PurePosixPath(next(iter(members.values()))[0]).parent.parent
-    for folder in sorted(
-        entry for entry in beside.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    ):
+    for folder in sorted(entry for entry in beside.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         if folder.name not in members:
             raise DataError(f"Class folder {folder} holds no image. Fill it or remove it.")
     stats = [(str(path), relative[path].stat().st_size, relative[path].stat().st_mtime_ns) for path in images]
@@ -162,10 +156,8 @@ def _zip(path: Path) -> Source:
     entries = {}
     for info in archive.infolist():
         name = PurePosixPath(info.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
-            raise DataError(
-                f"{path} has a member that points outside: {info.filename!r}. Do not use this file."
-            )
+        if name.is_absolute() or ".." in name.parts or ":" in "".join(name.parts[:1]):
+            raise DataError(f"{path} has a member that points outside: {info.filename!r}. Do not use this file.")
         if not info.is_dir() and _is_image(name):
             entries[str(name)] = info
     members = _members([PurePosixPath(name) for name in entries], path)
@@ -176,7 +168,7 @@ def _zip(path: Path) -> Source:
 def _read_member(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: str) -> bytes:
     try:
         return archive.read(entries[name])  # ZipFile shares one file handle under a lock: safe from threads
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
         raise DataError(
-            f"{archive.filename}: member {name!r} is damaged ({error}). Fetch the zip again."
+            f"{archive.filename}: member {name!r} cannot be read ({error}). Fetch the zip again."
         ) from error

@@ -35,6 +35,7 @@ def train_or_load(spec: Spec, splits: Splits, *, tensorboard: str = "", progress
     finished = runs.find(spec)
     if finished is not None:
         return finished
+    runs.code_hash()  # of the code that trains, not of what it may have become when training ends
     folder = files.home() / "runs" / f"{spec.model}-{spec.key}"
     state = folder.with_name(f".{folder.name}.state.npz")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -53,9 +54,7 @@ def new_model(spec: Spec) -> keras.Model:
     """A freshly initialised, compiled model; its weights depend on the spec's seed only."""
     keras.utils.set_random_seed(spec.seed)
     model = models.build(spec.model, (spec.image_size, spec.image_size, 3), spec.classes)
-    model.compile(
-        keras.optimizers.Adam(spec.learning_rate), loss="categorical_crossentropy", metrics=["accuracy"]
-    )
+    model.compile(keras.optimizers.Adam(spec.learning_rate), loss="categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -77,9 +76,7 @@ def estimate(spec: Spec, images: int, validation: int) -> float:
     start = time.perf_counter()
     model.test_on_batch(x, y)
     check = time.perf_counter() - start
-    return spec.epochs * (
-        math.ceil(images / spec.batch_size) * step + math.ceil(validation / spec.batch_size) * check
-    )
+    return spec.epochs * (math.ceil(images / spec.batch_size) * step + math.ceil(validation / spec.batch_size) * check)
 
 
 class _Checkpoint(keras.callbacks.EarlyStopping):
@@ -114,7 +111,7 @@ class _Checkpoint(keras.callbacks.EarlyStopping):
 
     @property
     def done(self) -> bool:
-        """Whether the saved state had already ended: killed after the last epoch, before the run was saved."""
+        """Whether the saved state had ended already: killed after the last epoch, before saving the run."""
         return self.resumed is not None and self.resumed["wait"] >= self.patience
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -138,21 +135,15 @@ class _Checkpoint(keras.callbacks.EarlyStopping):
         if self.model.stop_training:
             self.stopped = "early stopping"
         seconds = time.perf_counter() - self._start
-        self.history.append(
-            {"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}, "seconds": seconds}
-        )
+        self.history.append({"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}, "seconds": seconds})
         spent = sum(row["seconds"] for row in self.history)
-        if (
-            self.spec.time_limit
-            and spent + seconds > 60 * self.spec.time_limit
-            and not self.model.stop_training
-        ):
+        if self.spec.time_limit and spent + seconds > 60 * self.spec.time_limit and not self.model.stop_training:
             self.model.stop_training, self.stopped = True, "time limit"
         self._store()
 
     def _store(self) -> None:
         rows = pd.DataFrame(self.history)
-        arrays = {
+        arrays: dict[str, Any] = {
             "history": rows.to_numpy(np.float64),
             "columns": np.array(rows.columns.tolist()),
             "stopping": np.array([self.wait, self.best_epoch]),
@@ -186,7 +177,7 @@ def _fit(
     if spec.augment:
 
         def augment(images: np.ndarray, rows: np.ndarray, epoch: int) -> np.ndarray:
-            # A seed of its own for every epoch; negative space keeps it apart from the stored test perturbation.
+            # A seed of its own for every epoch, and never 0, the seed of the stored test perturbation.
             return perturb.apply(images, perturb.draws(rows, seed=1 + spec.seed * 100_000 + epoch))
 
     model.fit(
@@ -203,7 +194,7 @@ def _fit(
 
 
 def perturbed_test(splits: Splits) -> np.ndarray:
-    """The test images under the published perturbation: drawn once per data set, kept, the same for every model."""
+    """The test images under the published perturbation: drawn once, kept, the same for every model."""
     target = files.home() / "images" / f"{splits.fingerprint}-perturbed.npy"
     if not target.exists():
         with files.replacing(target) as temporary:
@@ -217,12 +208,10 @@ def predict(model: keras.Model, images: np.ndarray, batch_size: int = 64) -> np.
     return np.concatenate([model.predict_on_batch(piece.astype(np.float32) / 255.0) for piece in pieces])
 
 
-def _save(
-    folder: Path, model: keras.Model, spec: Spec, splits: Splits, history: pd.DataFrame, stopped: str
-) -> None:
+def _save(folder: Path, model: keras.Model, spec: Spec, splits: Splits, history: pd.DataFrame, stopped: str) -> None:
     labels = splits.test.labels
     start = time.perf_counter()
-    probabilities = {"clean": predict(model, splits.test.images)}
+    probabilities: dict[str, Any] = {"clean": predict(model, splits.test.images)}
     seconds = time.perf_counter() - start
     probabilities["perturbed"] = predict(model, perturbed_test(splits))
     filters = activations.measure(model, splits.test.images)
@@ -256,5 +245,7 @@ def _save(
         history.to_csv(temporary / "history.csv", index=False, float_format="%.6g")
         filters.to_csv(temporary / "filters.csv", index=False, float_format="%.6g")
         np.savez_compressed(temporary / "predictions.npz", labels=labels, **probabilities)
-        model.save_weights(temporary / runs.WEIGHTS)
+        bare = models.build(spec.model, model.input_shape[1:], spec.classes)  # without the optimiser's memory
+        bare.set_weights(model.get_weights())
+        bare.save_weights(temporary / runs.WEIGHTS)
         files.write_json(temporary / "record.json", record)

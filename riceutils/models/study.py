@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keras import Input, KerasTensor, Model
 from keras.applications import VGG16
 from keras.layers import (
@@ -66,7 +68,7 @@ def _inception(x: KerasTensor, name: str, plan: tuple[int, ...]) -> KerasTensor:
 
 
 def _googlenet(
-    input_shape: Shape, classes: int, stem: tuple[int, int, int], plans: dict[str, tuple[int, ...]]
+    input_shape: Shape, classes: int, stem: tuple[int, int, int], plans: Mapping[str, tuple[int, ...]]
 ) -> Model:
 
     x = inputs = Input(input_shape, name="image")

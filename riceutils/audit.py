@@ -1,0 +1,312 @@
+"""What is in a set of images before anything is trained on it: counts, sizes, damage, duplicates, and shortcuts.
+
+:func:`audit` works on any source. :func:`populations`, :func:`order_effects` and :func:`shortcut` take the table
+of ``baseline.table`` and look for what was found in the Rice Image Dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from riceutils import data, evaluation
+from riceutils.sources import DataError, Source, decode, open_source, unreadable
+
+THUMBNAIL = 32  # px; near-duplicates are compared at this size, in RGB
+# Root mean square difference of two thumbnails up to which they are near-duplicates, grey levels of 255. JPEG
+# again at quality 40 makes about 1.1, another size 1.4 to 2.1; two different grains of rice are 3.5 apart or more.
+NEAR = 3.0
+BLOCK = 2048  # thumbnails compared at once
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What :func:`audit` found; ``str()`` of it is the report.
+
+    ``files``: a row per file (``file, class, bytes, sha256, width, height, mode, split, error``).
+    ``classes``: per class, ``files``, ``unreadable``, ``sizes``, ``modes``, ``copies`` (files less distinct ones).
+    ``unreadable``: ``file, class, error``. ``duplicates``: the files that have an exact twin (``group, file, class,
+    split``). ``near_duplicates``: pairs (``first, second, class, other class, difference, split, other split``),
+    ``difference`` in grey levels; one file stands for all of its exact copies.
+    ``separated``: groups and pairs that end up on two sides under our split and under a naive random one, which
+    differs in not knowing of duplicates only. ``remark`` says why there is no split, when there is none.
+    """
+
+    source: str
+    files: pd.DataFrame = field(repr=False)
+    classes: pd.DataFrame
+    unreadable: pd.DataFrame = field(repr=False)
+    duplicates: pd.DataFrame = field(repr=False)
+    near_duplicates: pd.DataFrame = field(repr=False)
+    separated: pd.DataFrame
+    remark: str
+
+    def __str__(self) -> str:
+        groups = self.duplicates.groupby("group")["class"]
+        crossing = int((groups.min() != groups.max()).sum())
+        parts = [
+            f"{self.source}: {len(self.files)} files in {len(self.classes)} classes",
+            self.classes.to_string(),
+            _section(f"Unreadable files: {len(self.unreadable)}", self.unreadable[["error"]]),
+            _section(
+                f"Exact duplicates: {groups.ngroups} groups, {crossing} of them in more than one class",
+                self.duplicates[["group", "file", "split"]],
+            ),
+            _section(
+                f"Near-duplicates: {len(self.near_duplicates)} pairs within {NEAR:g} grey levels",
+                self.near_duplicates[["first", "second", "difference"]],
+            ),
+            f"No split is possible. {self.remark}"
+            if self.remark
+            else f"Split between train, validation and test\n{self.separated.to_string()}",
+        ]
+        return "\n\n".join(parts)
+
+
+def _section(title: str, table: pd.DataFrame, most: int = 20) -> str:
+    if table.empty:
+        return title
+    rows = table.head(most).to_string(index=False, header=False, max_colwidth=120)
+    more = f"\n… and {len(table) - most} more" if len(table) > most else ""
+    return f"{title}\n{rows}{more}"
+
+
+def audit(source: str | Path | Source, seed: int = 0, progress: bool = True) -> Audit:
+    """Read and decode every file of ``source`` and report; see :class:`Audit`.
+
+    Files that cannot be read are listed, not raised. ``seed`` draws the two splits that are compared. Raises
+    ``DataError`` and ``ConnectionError`` as ``sources.open_source`` does, when there are no classes to audit.
+    """
+    opened = source if isinstance(source, Source) else open_source(source, seed=seed)
+    labels = {name: label for label, members in opened.members.items() for name in members}
+    found = data.parallel(lambda name: _describe(opened, name), list(labels), "Auditing", progress)
+    table = pd.DataFrame([row for row, _ in found], columns=["bytes", "sha256", "width", "height", "mode", "error"])
+    table.insert(0, "file", list(labels))
+    table.insert(1, "class", list(labels.values()))
+    readable = table["error"] == ""
+    usable = table[readable]
+    distinct = usable.drop_duplicates("sha256")
+    pairs = near_pairs(np.stack([found[row][1] for row in distinct.index])) if len(distinct) else []
+
+    table["split"], naive, remark = "", pd.Series("", index=table.index), ""
+    try:
+        table.loc[readable, "split"] = data.split(usable, None, seed)
+        # The same draw by the same code, blind to duplicates: every file is content of its own.
+        naive.loc[readable] = data.split(usable.assign(sha256=usable["sha256"] + usable["file"]), None, seed)
+    except DataError as error:
+        remark = str(error)
+
+    usable = table[readable]
+    twins = usable[usable.duplicated("sha256", keep=False)].sort_values(["sha256", "file"])
+    duplicates = twins[["file", "class", "split"]].assign(group=twins.groupby("sha256", sort=False).ngroup() + 1)
+    near = pd.DataFrame([(distinct.index[a], distinct.index[b], d) for a, b, d in pairs], columns=["a", "b", "d"])
+    near = near.astype({"a": np.int64, "b": np.int64, "d": np.float64}).sort_values("d")
+    one, other = (table.loc[near[column]].reset_index(drop=True) for column in ("a", "b"))
+
+    def torn(sides: pd.Series) -> list[int | None]:
+        if remark:
+            return [None, None]
+        by_group = sides.loc[twins.index].groupby(twins["sha256"]).nunique()
+        return [int((by_group > 1).sum()), int((sides.loc[near["a"]].values != sides.loc[near["b"]].values).sum())]
+
+    return Audit(
+        source=opened.name,
+        files=table,
+        classes=_classes(table),
+        unreadable=table[~readable][["file", "class", "error"]].reset_index(drop=True),
+        duplicates=duplicates[["group", "file", "class", "split"]].reset_index(drop=True),
+        near_duplicates=pd.DataFrame(
+            {
+                "first": one["file"],
+                "second": other["file"],
+                "class": one["class"],
+                "other class": other["class"],
+                "difference": near["d"].round(2).values,
+                "split": one["split"],
+                "other split": other["split"],
+            }
+        ),
+        separated=pd.DataFrame(
+            {
+                "in all": [twins["sha256"].nunique(), len(near)],
+                "separated by a naive split": torn(naive),
+                "separated by ours": torn(table["split"]),
+            },
+            index=["groups of exact duplicates", "near-duplicate pairs"],
+        ),
+        remark=remark,
+    )
+
+
+def _describe(source: Source, name: str) -> tuple[tuple, np.ndarray | None]:
+    """``(bytes, sha256, width, height, mode, error)`` of a file, and its thumbnail unless there is an error."""
+    content = b""
+    try:
+        content = source.read(name)
+        image = decode(content, name)
+        with Image.open(io.BytesIO(content)) as raw:
+            mode = raw.mode
+    except DataError as error:
+        return (len(content), "", 0, 0, "", str(error)), None
+    except OSError as error:
+        return (0, "", 0, 0, "", str(unreadable(name, error))), None
+    small = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    return (len(content), hashlib.sha256(content).hexdigest(), *image.size, mode, ""), small
+
+
+def _classes(table: pd.DataFrame) -> pd.DataFrame:
+    def summary(rows: pd.DataFrame) -> pd.Series:
+        good = rows[rows["error"] == ""]
+        sizes = (good["width"].astype(str) + "×" + good["height"].astype(str)).value_counts()
+        modes = good["mode"].value_counts()
+        return pd.Series(
+            {
+                "files": len(rows),
+                "unreadable": len(rows) - len(good),
+                "sizes": _listing(sizes),
+                "modes": _listing(modes),
+                "copies": len(good) - good["sha256"].nunique(),
+            }
+        )
+
+    return pd.DataFrame({label: summary(rows) for label, rows in table.groupby("class")}).T.rename_axis("class")
+
+
+def _listing(counts: pd.Series, most: int = 3) -> str:
+    if len(counts) == 1:
+        return str(counts.index[0])
+    shown = [f"{value} ({count})" for value, count in counts.head(most).items()]
+    return ", ".join([*shown, f"{len(counts) - most} more"] if len(counts) > most else shown)
+
+
+def near_pairs(thumbnails: np.ndarray, limit: float = NEAR) -> list[tuple[int, int, float]]:
+    """All pairs ``(a, b, difference)``, a < b, of ``thumbnails`` uint8 (N, S, S, 3) that differ by ``limit`` at most.
+
+    The difference is the root mean square over all values, in grey levels. Averaging over blocks of pixels can
+    only lower it, so two coarser looks, at the mean alone and at 8 × 8 averages, leave out no pair. Mirrored,
+    rotated and recoloured copies are not found.
+    """
+    count, side = len(thumbnails), thumbnails.shape[1] // 8
+    coarse = thumbnails.reshape(count, 8, side, 8, side, 3).mean(axis=(2, 4), dtype=np.float32).reshape(count, -1)
+    level = coarse.mean(axis=1)
+    order = np.argsort(level, kind="stable")
+    coarse, level = coarse[order], level[order]
+    squares = (coarse**2).sum(axis=1)
+    reach = np.searchsorted(level, level + limit, side="right")
+
+    def candidates() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        bound = limit**2 * coarse.shape[1]
+        for start in range(0, count, BLOCK):
+            stop = min(start + BLOCK, count)
+            for left in range(start, reach[stop - 1], BLOCK):
+                right = min(left + BLOCK, reach[stop - 1])
+                product = coarse[start:stop] @ coarse[left:right].T
+                distance = squares[start:stop, None] + squares[None, left:right] - 2 * product
+                # Rounding of float32 is of the order of 1e-6 of the squares.
+                a, b = np.nonzero(distance <= bound + 1e-5 * squares[left:right].max(initial=0))
+                a, b = a + start, b + left
+                yield order[a[a < b]], order[b[a < b]]
+
+    pairs: list[tuple[int, int, float]] = []
+    for first, second in candidates():
+        for piece in range(0, len(first), BLOCK):
+            a, b = first[piece : piece + BLOCK], second[piece : piece + BLOCK]
+            gap = thumbnails[a].astype(np.float32) - thumbnails[b]
+            difference = np.sqrt((gap**2).mean(axis=(1, 2, 3)))
+            close = difference <= limit
+            pairs += zip(
+                np.minimum(a, b)[close].tolist(),
+                np.maximum(a, b)[close].tolist(),
+                difference[close].tolist(),
+                strict=True,
+            )
+    return sorted(pairs)
+
+
+def file_numbers(names: pd.Series) -> pd.Series:
+    """The number at the end of each file's name, float64: 12 of ``a/Rice (12).jpg`` or ``a/12.png``; else NaN."""
+    return names.str.extract(r"(\d+)\)?\.[^./]+$", expand=False).astype(float)
+
+
+def order_effects(table: pd.DataFrame, feature: str = "area") -> pd.DataFrame:
+    """Does ``feature`` follow the files' numbers? Spearman's rank correlation per class, with its p-value.
+
+    ``table`` is that of ``baseline.table``. Classes with fewer than three numbered files that have a grain are
+    left out; without any the result is empty.
+    """
+    from scipy.stats import spearmanr
+
+    rows = []
+    for label, files in _numbered(table).groupby("class"):
+        if len(files) >= 3 and np.ptp(files[feature]) > 0:
+            result = spearmanr(files["number"], files[feature])
+            rows.append((label, len(files), float(result.statistic), float(result.pvalue)))
+    return pd.DataFrame(rows, columns=["class", "images", "rank correlation", "p"]).set_index("class")
+
+
+def populations(table: pd.DataFrame, label: str = "Jasmine", least: int = 10) -> pd.DataFrame:
+    """Split the class ``label`` in two by file number, where the area's variance within both parts is least.
+
+    Columns: ``images``, ``first`` and ``last`` file number, mean and standard deviation of ``area`` (px) and of
+    ``R G B`` (0-255), and ``explained``, the share of the area's variance that the cut takes away: near 0 for one
+    population, near 1 for two. Parts have ``least`` images or more; empty when there are not enough of them.
+    """
+    files = _numbered(table[table["class"] == label]).sort_values("number", kind="stable")
+    columns = ["area", "R", "G", "B"]
+    names = [f"{column} {figure}" for column in columns for figure in ("mean", "sd")]
+    if len(files) < 2 * least:
+        return pd.DataFrame(columns=["images", "first", "last", *names, "explained"]).rename_axis("population")
+    area = files["area"].to_numpy() - files["area"].mean()
+    size = np.arange(1, len(area))
+    # Σ over both parts of n·mean² is what the cut explains of the total Σ area².
+    between = area.cumsum()[:-1] ** 2 * (1 / size + 1 / (len(area) - size))
+    cut = least + int(between[least - 1 : len(area) - least].argmax())
+    rows = {}
+    for name, part in zip("AB", (files[:cut], files[cut:]), strict=True):
+        figures = part[columns].agg(["mean", "std"]).T.to_numpy().ravel()
+        rows[f"{label} {name}"] = [len(part), part["number"].min(), part["number"].max(), *figures]
+    result = pd.DataFrame(rows, index=["images", "first", "last", *names]).T.rename_axis("population")
+    result["explained"] = between[cut - 1] / max((area**2).sum(), 1e-12)
+    return result.astype({"images": int, "first": int, "last": int})
+
+
+def _numbered(table: pd.DataFrame) -> pd.DataFrame:
+    numbered = table.assign(number=file_numbers(table["file"]))
+    return numbered[numbered["number"].notna() & (numbered["area"] > 0)]
+
+
+def shortcut(table: pd.DataFrame, folds: int = 5) -> pd.DataFrame:
+    """How far the class shows without looking at the grain: QDA on the file's length and the background's mean.
+
+    Accuracy, with Wilson's interval, over ``folds`` stratified folds, of each alone and of both; ``chance`` is the
+    share of the largest class. Raises ``ValueError`` when a class has fewer files than folds.
+    """
+    from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    labels = table["class"].to_numpy()
+    counts = table["class"].value_counts()
+    if counts.min() < folds:
+        raise ValueError(f"Class {counts.idxmin()!r} has {counts.min()} images; {folds} folds need {folds} or more.")
+    model = make_pipeline(StandardScaler(), QuadraticDiscriminantAnalysis(reg_param=1e-3, tol=0))
+    cuts = StratifiedKFold(folds, shuffle=True, random_state=0)
+    rows = {}
+    for name, columns in {
+        "file size": ["bytes"],
+        "background mean": ["background"],
+        "both": ["bytes", "background"],
+    }.items():
+        right = cross_val_predict(model, table[columns].to_numpy(np.float64), labels, cv=cuts) == labels
+        rows[name] = evaluation.wilson(int(right.sum()), len(right))
+    result = pd.DataFrame({name: vars(interval) for name, interval in rows.items()}).T
+    result = result.rename(columns={"value": "accuracy", "n": "images"}).astype({"images": int})
+    return result.assign(chance=counts.max() / len(table)).rename_axis("known")

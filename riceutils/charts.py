@@ -1,0 +1,145 @@
+"""Charts of runs: learning curves, confusion, zero activations, FLOPs, models side by side.
+
+Every function returns ``(figure, table)``, as in :mod:`riceutils.plots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.ticker import MaxNLocator
+
+from riceutils import activations, evaluation, flops
+from riceutils.plots import PALETTE, Chart, figure
+from riceutils.runs import Run
+
+if TYPE_CHECKING:
+    import keras
+
+
+def curves(runs: Mapping[str, Run]) -> Chart:
+    """Accuracy and loss per epoch of several runs, training dashed, validation solid, the best epoch marked."""
+    canvas, axes = figure(3.4, 1, 2)
+    tables = []
+    for (label, run), color in zip(runs.items(), PALETTE, strict=False):
+        history, best = run.history, run.record["best_epoch"]
+        for axis, quantity in zip(axes[0], ("accuracy", "loss"), strict=True):
+            axis.plot(history["epoch"], history[quantity], "--", color=color, label=f"{label}, training")
+            axis.plot(history["epoch"], history[f"val_{quantity}"], color=color, label=f"{label}, validation")
+            axis.plot(best, history[f"val_{quantity}"][best - 1], "o", color=color)
+            axis.set(xlabel="epoch", ylabel=quantity)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        tables.append(history.assign(run=label))
+    axes[0, 1].axhline(np.log(len(next(iter(runs.values())).classes)), color="0.6", linewidth=1, linestyle=":")
+    axes[0, 1].annotate("guessing", (0.99, np.log(len(run.classes))), xycoords=("axes fraction", "data"),
+                        ha="right", va="bottom", fontsize=8, color="0.4")  # fmt: skip
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    canvas.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    return canvas, pd.concat(tables, ignore_index=True)
+
+
+def confusion(run: Run) -> Chart:
+    """Confusion matrices of a run, clean and perturbed test images: shares of the true class, counts below."""
+    canvas, axes = figure(4.4, 1, 2)
+    tables = []
+    for axis, which in zip(axes[0], ("clean", "perturbed"), strict=True):
+        counts = evaluation.confusion(run.predictions[which], run.predictions["labels"], run.classes)
+        shares = counts.div(counts.sum(axis=1), axis=0)
+        text = shares.map("{:.1%}".format) + "\n" + counts.map("{:d}".format)
+        sns.heatmap(
+            shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, ax=axis, cbar=False, annot_kws={"size": 8}
+        )
+        axis.set_title(f"{which} test images", fontsize=10)
+        axis.tick_params(axis="both", labelsize=8)
+        axis.tick_params(axis="y", rotation=0)
+        axis.tick_params(axis="x", rotation=30)
+        tables.append(counts.reset_index().rename(columns={"true": "true class"}).assign(images=which))
+    return canvas, pd.concat(tables, ignore_index=True)
+
+
+def zeros(run: Run) -> Chart:
+    """APoZ of every filter, a dot each, per layer: over all pixels and over grain pixels; ringed: never fires."""
+    filters = run.filters
+    layers = list(dict.fromkeys(filters["layer"]))
+    canvas, axes = figure(max(2.2, 0.42 * len(layers) + 1.3))
+    axis = axes[0, 0]
+    rng = np.random.default_rng(0)
+    height = filters["layer"].map(layers.index).to_numpy() + rng.uniform(-0.13, 0.13, len(filters))
+    for column, label, shift, color in (
+        ("apoz", "all pixels", -0.2, PALETTE[0]),
+        ("apoz_grain", "grain pixels", 0.2, PALETTE[1]),
+    ):
+        axis.scatter(filters[column], height + shift, s=14, color=color, alpha=0.7, label=label, linewidths=0)
+    silent = filters["fires"] == 0
+    if silent.any():
+        axis.scatter(filters["apoz"][silent], (height - 0.2)[silent], s=40, facecolors="none", edgecolors="k",
+                     label="never fires")  # fmt: skip
+    axis.set(xlabel="share of exactly zero activations (APoZ)", xlim=(-0.02, 1.02), yticks=range(len(layers)))
+    axis.set_yticklabels(layers)
+    axis.invert_yaxis()
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.5 / (0.42 * len(layers) + 1.3)), ncols=3, fontsize=8)
+    return canvas, filters
+
+
+def flops_by_layer(model: keras.Model) -> Chart:
+    """FLOPs of each layer of ``model`` at its own input size."""
+    table = flops.count(model).by_layer
+    counted = table[table["FLOPs"] > 0]
+    canvas, axes = figure(max(2.2, 0.26 * len(counted) + 0.9))
+    bars = axes[0, 0].barh(counted["layer"], counted["FLOPs"] / 1e6, color=PALETTE[0])
+    axes[0, 0].bar_label(bars, [f"{share:.1%}" for share in counted["share"]], padding=3, fontsize=8)
+    axes[0, 0].set(xlabel="MFLOPs per image")
+    axes[0, 0].margins(x=0.12)
+    axes[0, 0].invert_yaxis()
+    return canvas, table
+
+
+def accuracies(table: pd.DataFrame) -> Chart:
+    """Accuracy with its interval per model; ``table``: model, source, images, accuracy, low, high (long form)."""
+    models = list(dict.fromkeys(table["model"]))
+    panels = ("clean", "perturbed")
+    canvas, axes = figure(0.42 * len(models) + 1.6, 1, 2, sharey=True)
+    sources = list(dict.fromkeys(table["source"]))
+    for axis, which in zip(axes[0], panels, strict=True):
+        for number, source in enumerate(sources):
+            part = table[(table["images"] == which) & (table["source"] == source)]
+            y = part["model"].map(models.index) + (number - (len(sources) - 1) / 2) * 0.2
+            spread = [part["accuracy"] - part["low"], part["high"] - part["accuracy"]]
+            axis.errorbar(
+                part["accuracy"], y, xerr=np.nan_to_num(spread), fmt="o", ms=4, color=PALETTE[number], label=source
+            )
+        axis.set(title=f"{which} test images", xlabel="accuracy", yticks=range(len(models)))
+        axis.set_yticklabels(models)
+    axes[0, 0].invert_yaxis()
+    handles, labels = axes[0, 1].get_legend_handles_labels()
+    canvas.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    return canvas, table
+
+
+def cost(table: pd.DataFrame, quantity: str) -> Chart:
+    """Perturbed accuracy against ``quantity`` (FLOPs, parameters or filters; log axis), a marker per source."""
+    canvas, axes = figure(4.2)
+    axis = axes[0, 0]
+    part = table[table["images"] == "perturbed"]
+    for number, (source, rows) in enumerate(part.groupby("source", sort=False)):
+        axis.scatter(rows[quantity], rows["accuracy"], color=PALETTE[number], marker="os^D"[number], s=36, label=source)
+        for row in rows.to_dict("records"):
+            axis.annotate(row["model"], (row[quantity], row["accuracy"]), fontsize=7, xytext=(4, 3),
+                          textcoords="offset points")  # fmt: skip
+    axis.set(xscale="log", xlabel=f"{quantity} (log)", ylabel="perturbed accuracy")
+    axis.legend(loc="lower right", fontsize=8)
+    return canvas, part[["model", "source", quantity, "accuracy", "low", "high"]]
+
+
+def zero_summary(run: Run) -> pd.DataFrame:
+    """See :func:`riceutils.activations.summary`, of a run's test set."""
+    return activations.summary(run.filters)
+
+
+def report(run: Run) -> pd.DataFrame:
+    """Classification report of a run's perturbed test."""
+    return evaluation.report(run.predictions["perturbed"], run.predictions["labels"], run.classes).reset_index()

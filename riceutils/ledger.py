@@ -1,0 +1,208 @@
+"""The ledger: every published figure beside the reference figure and this build's, with a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from riceutils import evaluation, files, runs
+from riceutils.runs import Run
+
+VERDICTS = ("exact", "within interval", "differs", "erratum", "not measured")
+STATIC = ("parameters", "trainable parameters", "FLOPs", "filters", "TFLOPs of 7,500 images")
+COLUMNS = {  # column of models.csv → the ledger's quantity
+    "parameters": "parameters",
+    "trainable_parameters": "trainable parameters",
+    "flops_per_image": "FLOPs",
+    "filters": "filters",
+    "tflops_7500_images": "TFLOPs of 7,500 images",
+    "best_epoch": "best epoch",
+    "train_accuracy": "accuracy",
+    "train_loss": "loss",
+    "val_accuracy": "val_accuracy",
+    "val_loss": "val_loss",
+    "test_accuracy": "perturbed accuracy",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+}
+ERRATA = {  # published figures that the sources get wrong (errata 1 to 3)
+    ("vgg16", "filters"),
+    ("googlenet", "filters"),
+    ("googlenet_light", "filters"),
+    ("vgg16", "TFLOPs of 7,500 images"),
+    ("vgg_light", "TFLOPs of 7,500 images"),
+    ("vgg_custom", "TFLOPs of 7,500 images"),
+}
+RESAMPLES = 2000
+PUBLISHED_IMAGES = 7500  # of the published perturbed test
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure of ours; ``low`` and ``high`` bound its 95 % interval where it has one."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+
+def published(name: str = "models") -> pd.DataFrame:
+    """A table of the published study, as printed: text, so that the number of digits is kept."""
+    return pd.read_csv(files.RESOURCES / "published" / f"{name}.csv", dtype=str, keep_default_na=False)
+
+
+def static(model: str) -> dict[str, Measured]:
+    """What an architecture alone decides, computed: parameters, FLOPs at the model's own size, convolution filters."""
+    return {quantity: Measured(value) for quantity, value in _static(model).items()}
+
+
+@cache
+def _static(name: str) -> dict[str, float]:
+    from riceutils import activations, flops, models
+
+    model = models.build(name)
+    total = flops.count(model).total
+    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    filters = sum(layer.filters for layer in activations.convolutions(model))
+    values = (model.count_params(), trainable, total, filters, total * 7500 / 1e12)
+    return dict(zip(STATIC, values, strict=True))
+
+
+def measured(run: Run) -> dict[str, Measured]:
+    """All figures of a run that the Study prints too: of training, and of the perturbed test set.
+
+    Accuracies carry Wilson intervals, the classification report's figures the 95 % range of 2,000 multinomial
+    resamples of the confusion matrix. Per class the name is ``"precision, Arborio"``.
+    """
+    record = run.record
+    images = record["data"]["images"]
+    figures = {"best epoch": Measured(record["best_epoch"])}
+    for quantity in ("loss", "val_loss"):
+        figures[quantity] = Measured(record["best"][quantity])
+    for quantity, side in (("accuracy", "train"), ("val_accuracy", "validation")):
+        share = record["best"][quantity]
+        interval = evaluation.wilson(round(share * images[side]), images[side])
+        figures[quantity] = Measured(share, interval.low, interval.high)
+    for which in ("clean", "perturbed"):
+        figures[f"{which} accuracy"] = Measured(*(record["metrics"][which][key] for key in ("value", "low", "high")))
+    labels, probabilities = run.predictions["labels"], run.predictions["perturbed"]
+    return figures | _report(evaluation.confusion(probabilities, labels, run.classes))
+
+
+def _report(confusion: pd.DataFrame) -> dict[str, Measured]:
+    counts = confusion.to_numpy()
+    size = len(counts)
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(counts.sum(), counts.ravel() / counts.sum(), RESAMPLES).reshape(-1, size, size)
+    stacked = np.concatenate([counts[None], draws]).astype(float)
+    right = np.einsum("rii->ri", stacked)
+    precision = right / np.maximum(stacked.sum(axis=1), 1)
+    recall = right / np.maximum(stacked.sum(axis=2), 1)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    figures = {}
+    for quantity, values in (("precision", precision), ("recall", recall), ("F1", f1)):
+        low, high = np.percentile(values[1:], [2.5, 97.5], axis=0)
+        for number, label in enumerate(confusion.index):
+            figures[f"{quantity}, {label}"] = Measured(values[0, number], low[number], high[number])
+        macro = values.mean(axis=1)
+        figures[f"macro {quantity}"] = Measured(macro[0], *np.percentile(macro[1:], [2.5, 97.5]))
+    return figures
+
+
+def rows() -> pd.DataFrame:
+    """Every published figure of the study models: ``model, quantity, published`` (as printed)."""
+    table = []
+    for entry in published("models").to_dict("records"):
+        table += [(entry["model"], COLUMNS[column], entry[column]) for column in COLUMNS if entry[column]]
+    for entry in published("per_class").to_dict("records"):
+        for column, quantity in (("precision", "precision"), ("recall", "recall"), ("f1", "F1")):
+            table.append((entry["model"], f"{quantity}, {entry['class']}", entry[column]))
+    return pd.DataFrame(table, columns=["model", "quantity", "published"])
+
+
+def ledger(present: Mapping[str, Run] | None = None) -> pd.DataFrame:
+    """Published figures beside ours: ``model, quantity, published, reference, this build, verdict``.
+
+    ``present`` maps a model to this build's run. Verdicts rest on the reference figure alone: ``exact`` (equal in
+    all printed digits), ``within interval`` (the published figure lies in the reference's 95 % interval),
+    ``erratum`` (the source is wrong), ``differs``, ``not measured``. Stale reference runs do not count.
+    """
+    table = rows()
+    built = present or {}
+    ours: dict[str, dict[str, Measured]] = {}
+    now: dict[str, dict[str, Measured]] = {}
+    for model in table["model"].unique():
+        run = runs.reference(model)
+        ours[model] = static(model) | (measured(run) if run is not None and not run.stale else {})
+        now[model] = static(model) | measured(built[model]) if model in built else {}
+    reference = [ours[model].get(quantity) for model, quantity in zip(table["model"], table["quantity"], strict=True)]
+    table["reference"] = [written(figure, text) for figure, text in zip(reference, table["published"], strict=True)]
+    table["this build"] = [
+        written(now[row.model].get(row.quantity), row.published) for row in table.itertuples(index=False)
+    ]
+    table["verdict"] = [
+        _verdict((row.model, row.quantity), row.published, figure)
+        for row, figure in zip(table.itertuples(index=False), reference, strict=True)
+    ]
+    return table
+
+
+def overview(present: Mapping[str, Run] | None = None, baseline: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Accuracies beside weights, long form, for charts: published, reference and this build.
+
+    Columns: ``model, source, images`` (clean or perturbed), ``accuracy, low, high, FLOPs, parameters, filters``
+    (convolution filters as counted, not as printed). ``baseline`` is the table of the no-CNN yardstick, which has
+    no FLOPs.
+    """
+    table = []
+    for entry in published("models").to_dict("records"):
+        model = entry["model"]
+        weights = {quantity: figure.value for quantity, figure in static(model).items()}
+        own = {key: weights[key] for key in ("FLOPs", "parameters", "filters")}
+        if entry["test_accuracy"]:
+            share = float(entry["test_accuracy"])
+            interval = evaluation.wilson(round(share * PUBLISHED_IMAGES), PUBLISHED_IMAGES)
+            table.append((model, "published", "perturbed", share, interval.low, interval.high, *own.values()))
+        for source, run in (("reference", runs.reference(model)), ("this build", (present or {}).get(model))):
+            for which in ("clean", "perturbed") if run is not None else ():
+                metrics = run.record["metrics"][which]
+                values = (metrics["value"], metrics["low"], metrics["high"])
+                table.append((model, source, which, *values, *own.values()))
+    columns = ["model", "source", "images", "accuracy", "low", "high", "FLOPs", "parameters", "filters"]
+    result = pd.DataFrame(table, columns=columns)
+    if baseline is not None:
+        yardstick = baseline.assign(model="QDA", source="reference")
+        result = pd.concat([result, yardstick[columns[:6]]], ignore_index=True)
+    return result
+
+
+def _digits(text: str) -> int:
+    return len(text.partition(".")[2])
+
+
+def written(figure: Measured | None, published: str) -> str:
+    """Our figure, with its interval where it has one, in four decimals or as many as the published one has."""
+    if figure is None:
+        return ""
+    if figure.value == int(figure.value) and not _digits(published):
+        return f"{int(figure.value)}"
+    digits = max(_digits(published), 4)
+    text = f"{figure.value:.{digits}f}"
+    return text if np.isnan(figure.low) else f"{text} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
+
+
+def _verdict(row: tuple[str, str], published: str, figure: Measured | None) -> str:
+    if figure is None:
+        return "not measured"
+    if row in ERRATA:
+        return "erratum"
+    if row[1] in STATIC and round(figure.value, _digits(published)) == float(published):
+        return "exact"
+    if figure.low <= float(published) <= figure.high:
+        return "within interval"
+    return "differs"

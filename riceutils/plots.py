@@ -1,0 +1,121 @@
+"""Pictures: image sheets, feature maps, an architecture's outline, a prediction.
+
+Every function returns ``(figure, table)``: a matplotlib figure with English labels, and the numbers behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+if TYPE_CHECKING:
+    import keras
+
+PALETTE = sns.color_palette("colorblind")
+STYLE = {"axes.grid": True, "grid.color": "0.9", "axes.spines.top": False, "axes.spines.right": False}
+WIDTH = 9.0  # inches
+Chart = tuple[Figure, pd.DataFrame]
+
+
+def figure(height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+    """An empty figure in the book's one style and a 2-D array of its axes; no pyplot, so nothing is shown twice."""
+    with sns.axes_style("ticks", STYLE):
+        canvas = Figure(figsize=(WIDTH, height), layout="constrained")
+        return canvas, canvas.subplots(rows, columns, squeeze=False, **options)
+
+
+def sheet(images: np.ndarray, labels: Sequence[str], columns: int = 5) -> Chart:
+    """Images uint8 (N, H, W, 3) in rows of ``columns``, each under its label."""
+    rows = -(-len(images) // columns)
+    canvas, axes = figure(WIDTH / columns * rows * 1.12, rows, columns)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, label in zip(axes.flat, images, labels, strict=False):
+        axis.imshow(image)
+        axis.set_title(label, fontsize=9)
+    grey = images.mean(axis=-1)
+    table = pd.DataFrame({"image": labels, "mean grey": grey.mean(axis=(1, 2)), "maximum": grey.max(axis=(1, 2))})
+    return canvas, table
+
+
+def feature_maps(outputs: np.ndarray, layer: str) -> Chart:
+    """The maps (h, w, filters) of one layer on one scale, from 0 to the layer's largest value, which is printed.
+
+    A map that is zero everywhere is crossed out: on one scale, black means small, and only a cross means zero.
+    """
+    filters = outputs.shape[-1]
+    columns = 16 if filters > 8 else filters
+    rows = -(-filters // columns)
+    top = float(outputs.max())
+    canvas, axes = figure(WIDTH / columns * rows * 1.06 + 0.9, rows, columns)
+    picture = None
+    for number, axis in enumerate(axes.flat):
+        axis.axis("off")
+        if number >= filters:
+            continue
+        picture = axis.imshow(outputs[..., number], vmin=0, vmax=top or 1, cmap="viridis", interpolation="nearest")
+        if not outputs[..., number].any():
+            height, width = outputs.shape[:2]
+            axis.plot([0, width - 1], [0, height - 1], [0, width - 1], [height - 1, 0], color="w", linewidth=1)
+    size = f"{outputs.shape[0]}×{outputs.shape[1]}"
+    canvas.suptitle(f"{layer}: {filters} maps of {size}, one scale, values 0 to {top:.3g}", fontsize=11)
+    canvas.colorbar(picture, ax=axes.ravel().tolist(), orientation="horizontal", fraction=0.08, aspect=60)
+    flat = outputs.reshape(-1, filters)
+    table = pd.DataFrame(
+        {
+            "filter": range(filters),
+            "minimum": flat.min(axis=0),
+            "mean": flat.mean(axis=0),
+            "maximum": flat.max(axis=0),
+            "APoZ": (flat == 0).mean(axis=0),
+        }
+    )
+    return canvas, table
+
+
+def architecture(model: keras.Model) -> Chart:
+    """Outline of a network: a block per layer, its height the side of the output, its width the channels (log)."""
+    rows = []
+    for layer in model.layers:
+        shape = layer.output.shape[1:]
+        side, channels = (shape[0], shape[-1]) if len(shape) == 3 else (1, shape[-1])
+        rows.append((layer.name, type(layer).__name__, side, channels))
+    table = pd.DataFrame(rows, columns=["layer", "type", "side", "channels"])
+    kinds = {kind: PALETTE[number % 10] for number, kind in enumerate(dict.fromkeys(table["type"]))}
+    canvas, axes = figure(3.6)
+    axis, x = axes[0, 0], 0.0
+    for entry in table.itertuples():
+        width = 0.35 + np.log2(max(entry.channels, 1)) / 8
+        height = np.sqrt(entry.side)
+        axis.add_patch(Rectangle((x, -height / 2), width, height, color=kinds[entry.type], alpha=0.85, linewidth=0))
+        if len(table) <= 24:
+            text = f"{entry.side}²×{entry.channels}" if entry.side > 1 else f"{entry.channels}"
+            axis.text(x + width / 2, height / 2 + 0.3, text, ha="center", va="bottom", rotation=60, fontsize=8)
+        x += width + 0.12
+    tallest = np.sqrt(table["side"].max())
+    axis.set(xlim=(-0.2, x + 0.6), ylim=(-tallest / 2 - 0.5, tallest / 2 + 4.5))
+    axis.axis("off")
+    handles = [Rectangle((0, 0), 1, 1, color=color) for color in kinds.values()]
+    axis.legend(
+        handles, list(kinds), ncols=min(len(kinds), 6), loc="lower center", bbox_to_anchor=(0.5, -0.22), fontsize=8
+    )
+    return canvas, table
+
+
+def prediction(image: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> Chart:
+    """An image uint8 (H, W, 3) and the probabilities (classes,) that a network gives it."""
+    canvas, axes = figure(2.8, 1, 2, width_ratios=(1, 2.4))
+    axes[0, 0].imshow(image)
+    axes[0, 0].axis("off")
+    colors = [PALETTE[0] if p == probabilities.max() else "0.7" for p in probabilities]
+    bars = axes[0, 1].barh(list(classes), probabilities, color=colors)
+    axes[0, 1].bar_label(bars, fmt="%.3f", padding=3)
+    axes[0, 1].set(xlim=(0, 1.12), xlabel="probability")
+    axes[0, 1].invert_yaxis()
+    return canvas, pd.DataFrame({"class": classes, "probability": probabilities})
