@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 book: $(VENV)/.installed
-	$(BIN)/python -m riceutils.book build --profile $(PROFILE) $(if $(DATA),--data "$(DATA)")
+	exec $(BIN)/python -m riceutils.book build --profile $(PROFILE) $(if $(DATA),--data "$(DATA)")
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

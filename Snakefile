@@ -22,14 +22,16 @@ TEXTS = [page.removeprefix("book/") for page in PAGES if page.startswith("book/"
 RUN = f"cd .. && {sys.executable} -m riceutils.book"
 
 
-def below(folder, *suffixes, but=()):
-    """Files of a source folder, relative to _build, so that the checkout can be moved."""
-    found = (path.relative_to(ROOT) for path in sorted((ROOT / folder).rglob("*")) if path.suffix in suffixes)
-    return [f"../{path}" for path in found if path.name not in but]
+def below(folder, *but):
+    """Files of a source folder but those whose path matches, relative to _build: the checkout can be moved."""
+    found = (path.relative_to(ROOT) for path in sorted((ROOT / folder).rglob("*")) if path.is_file())
+    return [f"../{path}" for path in found if not any(path.match(pattern) for pattern in ("__pycache__/*", *but))]
 
 
-LIBRARY = below("riceutils", ".py", ".csv", ".json", but=("book.py", "__main__.py", "glossary.csv"))
-EXTRAS = below("book", ".py", ".css", ".js", ".csv", ".bib", ".html", ".png", ".svg")
+# What a page computes with. Profiles count by the parameters that result from them.
+BUILDERS = ("riceutils/book.py", "riceutils/editions.py", "riceutils/__main__.py")
+LIBRARY = below("riceutils", *BUILDERS, "profiles/*", "glossary.csv", "*.ipynb")
+EXTRAS = below("book", "*.md")
 
 
 def records(wildcards):
@@ -71,6 +73,7 @@ rule chapter:
 rule text:
     input:
         "../book/{name}.md",
+        "../riceutils/resources/glossary.csv",
         LIBRARY,
     output:
         "executed/book/{name}.ipynb",
@@ -85,6 +88,7 @@ rule edition:
         "../_config.yml",
         "../_toc.yml",
         "../riceutils/book.py",
+        "../riceutils/editions.py",
         "../riceutils/resources/glossary.csv",
     output:
         "editions/{language}/_build/html/index.html",

@@ -52,27 +52,34 @@ def features(images: np.ndarray, progress: bool = False) -> pd.DataFrame:
 
 
 def _measure(image: np.ndarray) -> tuple[float, ...]:
-    from skimage.measure import regionprops
+    from skimage.morphology import convex_hull_image
 
-    grey = image @ LUMA
+    grey = np.rint(image @ LUMA)  # whole grey levels, as Pillow makes them
     labels, count = ndimage.label(grey > THRESHOLD, np.ones((3, 3)))
     if not count:
         return (*[0.0] * (len(COLUMNS) - 1), float(grey.mean()))
     largest = 1 + int(np.bincount(labels.ravel())[1:].argmax())
     box = ndimage.find_objects(labels)[largest - 1]  # what follows works on the bounding box only
     mask = ndimage.binary_fill_holes(labels[box] == largest)
-    grain = regionprops(mask.astype(np.uint8))[0]
-    major, minor = grain.axis_major_length, max(grain.axis_minor_length, 1.0)  # 1: a line one pixel wide
+    points = np.array(np.nonzero(mask), np.float64)
+    area = points.shape[1]
+    # At least 1 px: the second moment of a line one pixel wide is zero.
+    minor, major = np.maximum(4 * np.sqrt(np.maximum(np.linalg.eigvalsh(np.cov(points, bias=True)), 0)), 1)
+    hull = convex_hull_image(mask).sum() if min(mask.shape) > 2 else area
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     core = depth > max(1.0, EDGE * min(image.shape[:2]))
-    colours: list[float] = []
-    for part in (mask, core if core.any() else mask):
-        pixels = image[box][part].astype(np.float32)
-        colours += [*pixels.mean(axis=0), *pixels.std(axis=0)]
-    area = int(mask.sum())
+    colours = [*_colours(image[box][mask]), *_colours(image[box][core if core.any() else mask])]
     outside = (grey.sum() - grey[box][mask].sum()) / max(grey.size - area, 1)
-    shape = (area, major, minor, major / minor, area / max(grain.area_convex, area), area / mask.size)
+    shape = (area, major, minor, major / minor, area / max(hull, area), area / mask.size)
     return tuple(float(value) for value in (*shape, *colours, outside))
+
+
+def _colours(pixels: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Means and standard deviations of uint8 pixels (n, 3)."""
+    values = pixels.astype(np.float64)
+    mean = values.sum(axis=0) / len(values)
+    variance = np.einsum("ij,ij->j", values, values) / len(values) - mean**2
+    return (*mean, *np.sqrt(np.maximum(variance, 0)))
 
 
 def table(
@@ -106,15 +113,18 @@ def table(
 def fit(table: pd.DataFrame, labels: np.ndarray) -> Pipeline:
     """QDA on the standardised ``FEATURES`` of ``table`` (N rows), integer ``labels`` (N,).
 
-    Raises ``ValueError`` when a class has fewer than two images: it has no covariance then.
+    Raises ``ValueError`` when a class has no more images than features: its covariance is not determined then.
     """
     from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     counts = np.bincount(labels)
-    if counts.min() < 2:
-        raise ValueError(f"Class number {counts.argmin()} has {counts.min()} training image(s); QDA needs 2.")
+    if counts.min() <= len(FEATURES):
+        raise ValueError(
+            f"Class number {counts.argmin()} has {counts.min()} training images; QDA on {len(FEATURES)} features "
+            f"needs {len(FEATURES) + 1} or more."
+        )
     model = make_pipeline(StandardScaler(), QuadraticDiscriminantAnalysis(reg_param=REGULARISATION, tol=0))
     return model.fit(table[list(FEATURES)].to_numpy(), labels)
 
@@ -123,17 +133,17 @@ def measure(splits: Splits, perturbed: np.ndarray | None = None, progress: bool 
     """Train on ``splits.train``, test on ``splits.test``, clean and (if given) ``perturbed``.
 
     Returns ``accuracy`` (an ``evaluation.Interval`` each for ``clean`` and ``perturbed``), ``probabilities``
-    (float64 (N, classes) each, for ``evaluation.mcnemar`` and ``report``) and ``seconds_per_image``, from
-    uint8 pixels to class, on one core.
+    (float64 (N, classes) each, for ``evaluation.mcnemar`` and ``report``) and ``seconds_per_image``, CPU
+    time from uint8 pixels to class (one core).
     """
     model = fit(features(splits.train.images, progress), splits.train.labels)
     tests: dict[str, np.ndarray] = {"clean": splits.test.images}
     if perturbed is not None:
         tests["perturbed"] = perturbed
     probabilities = {}
-    start = time.perf_counter()
+    start = time.process_time()
     for name, images in tests.items():
         probabilities[name] = model.predict_proba(features(images, progress)[list(FEATURES)].to_numpy())
-    seconds = (time.perf_counter() - start) / (len(tests) * len(splits.test))
+    seconds = (time.process_time() - start) / (len(tests) * len(splits.test))
     accuracy = {name: evaluation.accuracy(values, splits.test.labels) for name, values in probabilities.items()}
     return {"accuracy": accuracy, "probabilities": probabilities, "seconds_per_image": seconds}

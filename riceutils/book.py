@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -59,6 +60,7 @@ def execute(root: Path, page: str, output: Path, parameters: Mapping[str, Any], 
 
     failed = output.parents[2] / "failed" / f"{page}.ipynb"
     failed.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's messages about its build are not the reader's
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # never a kernel of that name from the user's home
     if record:
         os.environ["RICEUTILS_RECORD"] = str(record.resolve())
@@ -138,7 +140,9 @@ def build_edition(root: Path, language: str) -> None:
 def write_page(root: Path, template: str, target: Path, **values: str) -> None:
     """Fill one of the plain templates of `book/_templates` (`$name`) and write it to `target`."""
     text = (root / "book" / "_templates" / template).read_text(encoding="utf-8")
-    target.write_text(Template(text).substitute(values), encoding="utf-8")
+    target.write_text(
+        Template(text).substitute({name: escape(value) for name, value in values.items()}), encoding="utf-8"
+    )
 
 
 def publish(root: Path) -> Path:

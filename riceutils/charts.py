@@ -143,3 +143,19 @@ def zero_summary(run: Run) -> pd.DataFrame:
 def report(run: Run) -> pd.DataFrame:
     """Classification report of a run's perturbed test."""
     return evaluation.report(run.predictions["perturbed"], run.predictions["labels"], run.classes).reset_index()
+
+
+def deviations(table: pd.DataFrame) -> Chart:
+    """How far each feature's mean lies from the published one, in standard deviations of the population."""
+    features = list(dict.fromkeys(table["feature"]))
+    canvas, axes = figure(0.3 * len(features) + 1.2)
+    axis = axes[0, 0]
+    axis.axvspan(-0.25, 0.25, color="0.93")
+    axis.axvline(0, color="0.6", linewidth=1)
+    for (label, rows), color in zip(table.groupby("class"), PALETTE, strict=False):
+        axis.scatter(rows["deviation"], rows["feature"].map(features.index), s=24, color=color, label=label)
+    axis.set(xlabel="(mean of these images - published mean) / standard deviation", yticks=range(len(features)))
+    axis.set_yticklabels(features)
+    axis.invert_yaxis()
+    canvas.legend(loc="outside upper center", ncols=5, fontsize=8)
+    return canvas, table

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
-from riceutils import audit, baseline, evaluation, files, grains, study, training
+from riceutils import audit, baseline, config, evaluation, files, study, training
 from riceutils.config import TrainingParameters
 from riceutils.data import Splits
 
 REFERENCE = files.PACKAGE / "results" / "dataset"
 VERSION = 1  # raise by hand when a measurement changes meaning
 TABLES = ("classes", "duplicates", "populations", "order", "shortcut", "baseline")
+CROSS_MODEL = "final"  # the Study's lightest, trained on one kind of images and tested on the other
 PER_CLASS = 400  # files of each class that are measured at their own size, unless all are asked for
 
 
@@ -29,7 +32,7 @@ def measurements(splits: Splits, per_class: int | None = PER_CLASS) -> dict[str,
         rows = [{"images": which, **vars(interval)} for which, interval in yardstick["accuracy"].items()]
         tables = {
             "classes": report.classes,
-            "duplicates": report.separated,
+            "duplicates": report.separated.rename_axis("found"),
             "populations": audit.populations(measured),
             "order": audit.order_effects(measured),
             "shortcut": audit.shortcut(measured),
@@ -42,7 +45,7 @@ def measurements(splits: Splits, per_class: int | None = PER_CLASS) -> dict[str,
     return read(folder)
 
 
-def write(tables: dict[str, pd.DataFrame], folder) -> None:
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> None:
     """Write tables as CSV files into ``folder``, which appears whole."""
     with files.replacing(folder) as temporary:
         temporary.mkdir()
@@ -50,24 +53,35 @@ def write(tables: dict[str, pd.DataFrame], folder) -> None:
             table.to_csv(temporary / f"{name}.csv", float_format="%.6g")
 
 
-def read(folder=REFERENCE) -> dict[str, pd.DataFrame]:
+def read(folder: Path = REFERENCE) -> dict[str, pd.DataFrame]:
     """The tables of a folder, by name; by default the reference measurements of the real images (may be empty)."""
     return {path.stem: pd.read_csv(path, keep_default_na=False) for path in sorted(folder.glob("*.csv"))}
 
 
+def counts(splits: Splits) -> pd.DataFrame:
+    """Images per class and side of the split."""
+    used = splits.manifest[splits.manifest["split"] != ""]
+    return pd.crosstab(used["class"], used["split"])[["train", "validation", "test"]].reset_index()
+
+
 def statistics(splits: Splits, per_class: int = 200) -> pd.DataFrame:
-    """Mean of each feature per class of these images beside the published statistics: long form.
+    """Mean of each feature per class of these images beside the published statistics, in long form.
 
     Columns: class, feature, this build, published, standard deviation (of the published population; Jasmine's two
-    are pooled), deviation ((this build - published) / standard deviation). Classes without a published row are left
-    out.
+    are pooled), deviation ((this build - published) / standard deviation). Classes without published statistics
+    are left out.
     """
+    facts = pd.read_csv(files.RESOURCES / "class_stats.csv")
+    facts["class"] = facts["population"].str.split("_").str[0]
     measured = baseline.table(splits.source, per_class).groupby("class").mean(numeric_only=True)
     rows = []
-    for label in measured.index.intersection(list(grains.VARIETIES)):
+    for label, populations in facts[facts["class"].isin(measured.index)].groupby("class"):
+        share = populations["images"] / populations["images"].sum()
         for feature in (*baseline.SHAPE, "extent", *baseline.COLOUR):
-            mean, std = grains.published(label, feature)
-            ours = measured.loc[label, feature]
+            means, stds = populations[f"{feature}_mean"], populations[f"{feature}_std"]
+            mean = (share * means).sum()
+            std = float(((share * (stds**2 + means**2)).sum() - mean**2) ** 0.5)
+            ours = float(measured.loc[label, feature])
             rows.append((label, feature, ours, mean, std, (ours - mean) / std))
     names = ["class", "feature", "this build", "published", "standard deviation", "deviation"]
     return pd.DataFrame(rows, columns=names)
@@ -76,7 +90,8 @@ def statistics(splits: Splits, per_class: int = 200) -> pd.DataFrame:
 def cross(real: Splits, synthetic: Splits, model: str, parameters: TrainingParameters) -> pd.DataFrame:
     """What synthetic images are worth: ``model`` trained on one kind and tested on both.
 
-    Columns: trained on, tested on, images, accuracy, low, high.
+    Columns: trained on, tested on, accuracy, low, high, n, and what was trained: model, parameters, image size,
+    training images.
     """
     kinds = {"synthetic": synthetic, "real": real}
     rows = []
@@ -84,6 +99,16 @@ def cross(real: Splits, synthetic: Splits, model: str, parameters: TrainingParam
         network = study.run(model, parameters, splits).model()
         for tested_on, others in kinds.items():
             interval = evaluation.accuracy(training.predict(network, others.test.images), others.test.labels)
-            rows.append((trained_on, tested_on, interval.n, interval.value, interval.low, interval.high))
-    names = ["trained on", "tested on", "images", "accuracy", "low", "high"]
+            made = (model, network.count_params(), splits.image_size, len(splits.train))
+            rows.append((trained_on, tested_on, *vars(interval).values(), *made))
+    names = ["trained on", "tested on", "accuracy", "low", "high", "n", "model", "parameters", "image size", "train"]
     return pd.DataFrame(rows, columns=names).set_index("trained on")
+
+
+def everything(source: str) -> dict[str, pd.DataFrame]:
+    """All reference measurements of a source of real images; see :func:`measurements` and :func:`cross`."""
+    parameters = config.training_parameters("reference", source)
+    tables = measurements(study.load(parameters), per_class=None)
+    small = config.training_parameters("cross", source)
+    synthetic = study.load(small.model_copy(update={"data": "synthetic"}))
+    return tables | {"cross": cross(study.load(small), synthetic, CROSS_MODEL, small)}

@@ -1,8 +1,7 @@
 """Errata of the published sources: what each states, beside what this library recomputes.
 
-Numbers, sources, kinds and the two-language wording are in ``resources/errata.yml``. Figures that the sources print
-come from there and from ``resources/published``; everything else is computed here. The functions in ``RECOMPUTED``
-give a table, whose cells are known as ``row_column``, or a mapping.
+Wording and figures of the sources' running text are in ``resources/errata.yml``, those of their tables in
+``resources/published``. The functions in ``RECOMPUTED`` give a mapping, or a table: its cells are ``row_column``.
 """
 
 from __future__ import annotations
@@ -20,11 +19,7 @@ import yaml
 
 from riceutils import activations, evaluation, files, flops, grains, models, perturb
 
-KINDS = {
-    "recomputed": {"ko": "재계산", "en": "recomputed"},
-    "stated": {"ko": "서술", "en": "stated"},
-    "not measured yet": {"ko": "아직 재지 않음", "en": "not measured yet"},
-}
+KINDS = {"recomputed": "재계산", "stated": "서술", "not measured yet": "아직 재지 않음"}
 SERIES = 7500  # images of the Study's TFLOPs and of its test
 PAIRS = [("cnn_light", "cnn"), ("googlenet_light", "googlenet"), ("vgg_light", "vgg16"), ("vgg_custom", "vgg16"),
          ("vgg_custom", "vgg_light"), ("vgg_light_draft", "vgg16")]  # fmt: skip
@@ -52,7 +47,7 @@ def load() -> dict[int, Erratum]:
 @cache
 def values(number: int) -> Mapping[str, Any]:
     """The figures of erratum ``number`` by name: those printed in the source and those recomputed."""
-    found = RECOMPUTED[number]() if number in RECOMPUTED else {}
+    found = RECOMPUTED.get(number, dict)()
     if isinstance(found, pd.DataFrame):
         found = {f"{row}_{name}": value for name, column in found.items() for row, value in column.items()}
     return load()[number].printed | found
@@ -62,8 +57,8 @@ def overview() -> str:
     """All errata as an HTML table in both languages, every text in an element with its ``lang``."""
     rows = []
     for entry in load().values():
-        texts = [_spans(text, values(entry.number)) for text in (entry.claim, entry.found, KINDS[entry.kind])]
-        rows.append([entry.number, entry.source, *texts])
+        texts = (entry.claim, entry.found, {"ko": KINDS[entry.kind], "en": entry.kind})
+        rows.append([entry.number, entry.source, *(_spans(text, values(entry.number)) for text in texts)])
     table = pd.DataFrame(rows, columns=["number", "source", "claim", "finding", "kind"])
     return table.to_html(index=False, escape=False, border=0, classes="rice-table")
 
@@ -120,9 +115,8 @@ def filter_counts() -> pd.DataFrame:
 def savings() -> pd.DataFrame:
     """Percentages of parameters and FLOPs that the lighter model of each pair saves; rows ``lighter_heavier``."""
     light, heavy = (architectures().loc[list(side), ["parameters", "FLOPs"]] for side in zip(*PAIRS, strict=True))
-    return pd.DataFrame(
-        100 * (1 - light.to_numpy() / heavy.to_numpy()), ["_".join(pair) for pair in PAIRS], light.columns
-    )
+    share = 100 * (1 - light.to_numpy() / heavy.to_numpy())
+    return pd.DataFrame(share, ["_".join(pair) for pair in PAIRS], light.columns)
 
 
 def rotation() -> dict[str, Any]:
@@ -157,17 +151,11 @@ def gradients() -> pd.DataFrame:
 
 
 def weight_of_dense() -> dict[str, Any]:
-    """Percentage of the dense layer behind Flatten in CNN and in what CNN Light saves; VGG Light's two sides."""
-    cnn, light = architectures().loc["cnn"], architectures().loc["cnn_light"]
-    saved, tests = savings(), published()["test_accuracy"]
-    return {
-        "saved": saved.loc["cnn_light_cnn", "parameters"],
-        "dense": 100 * cnn["dense"] / cnn["parameters"],
-        "dense_of_saved": 100 * (cnn["dense"] - light["dense"]) / (cnn["parameters"] - light["parameters"]),
-        "flops_saved": saved.loc["vgg_light_vgg16", "FLOPs"],
-        "vgg16_test": tests["vgg16"],
-        "vgg_light_test": tests["vgg_light"],
-    }
+    """What CNN Light saves, CNN's dense layer behind Flatten and VGG Light's FLOPs, in %; two test accuracies."""
+    cnn, saved, tests = architectures().loc["cnn"], savings(), published()["test_accuracy"]
+    shares = {"saved": saved["parameters"]["cnn_light_cnn"], "dense": 100 * cnn["dense"] / cnn["parameters"]}
+    tested = {f"{name}_test": tests[name] for name in ("vgg16", "vgg_light")}
+    return shares | tested | {"flops_saved": saved["FLOPs"]["vgg_light_vgg16"]}
 
 
 def intervals() -> pd.DataFrame:
@@ -178,12 +166,11 @@ def intervals() -> pd.DataFrame:
 
 
 def noise() -> dict[str, Any]:
-    """Intervals of CNN and CNN Light, the former's width in points, and how many of the pairs' intervals overlap."""
+    """Intervals of CNN and CNN Light, and how many of the pairs' intervals overlap."""
     table, pairs = intervals(), PAIRS[:-1]
     overlap = [max(table.loc[[*pair], "low"]) <= min(table.loc[[*pair], "high"]) for pair in pairs]
     cells = {f"{row}_{name}": column[row] for row in ("cnn", "cnn_light") for name, column in table.items()}
-    width = 100 * (cells["cnn_high"] - cells["cnn_low"])
-    return cells | {"width": width, "pairs": len(pairs), "overlapping": sum(overlap)}
+    return cells | {"pairs": len(pairs), "overlapping": sum(overlap)}
 
 
 def autoscale(values: np.ndarray) -> np.ndarray:
@@ -201,15 +188,13 @@ def scales() -> dict[str, Any]:
     """Largest value of both maps and of their autoscaled pictures; range over the classes of the background in %."""
     area = pd.read_csv(files.RESOURCES / "class_stats.csv")["area_mean"]
     low, high = (100 * (1 - extreme / grains.SIDE**2) for extreme in (area.max(), area.min()))
-    maps = scale_example()
-    shown = {f"{name}_shown": autoscale(values).max() for name, values in maps.items()}
-    return {name: values.max() for name, values in maps.items()} | shown | {"least": low, "most": high}
+    maps = scale_example() | {f"{name}_shown": autoscale(values) for name, values in scale_example().items()}
+    return {name: values.max() for name, values in maps.items()} | {"least": low, "most": high}
 
 
 def case_study() -> dict[str, float]:
     """Millions (and, for Korean, hundred millions) of parameters in VGG16's dense layers, for 1,000 classes."""
-    units = (7 * 7 * 512, 4096, 4096, 1000)
-    dense = sum((before + 1) * after for before, after in pairwise(units))
+    dense = sum((before + 1) * after for before, after in pairwise((7 * 7 * 512, 4096, 4096, 1000)))
     return {"dense": dense / 1e6, "dense_eok": dense / 1e8}
 
 
@@ -229,10 +214,8 @@ def redrawn() -> dict[str, float]:
     turn, zoom, contrast = (getattr(layers, f"Random{name}")(0.1, seed=0) for name in ("Rotation", "Zoom", "Contrast"))
     shift = layers.RandomTranslation(0.1, 0.1, seed=0)
     keras_way = Sequential([layers.RandomFlip("horizontal", seed=0), turn, zoom, shift, contrast])
-    passes = {
-        "keras": [np.rint(keras_way(pixels.astype(np.float32), training=True)) for _ in range(2)],
-        "ours": [perturb.published(pixels) for _ in range(2)],
-    }
+    first, second = (np.rint(keras_way(pixels.astype(np.float32), training=True)) for _ in range(2))
+    passes = {"keras": (first, second), "ours": (perturb.published(pixels), perturb.published(pixels))}
     return {name: 100 * float((a != b).any(axis=-1).mean()) for name, (a, b) in passes.items()}
 
 
@@ -241,8 +224,9 @@ def factorised() -> pd.DataFrame:
     1×k with k×1 (``lines``), and what the latter two save in %."""
     k = np.array([3, 5, 7])
     table = pd.DataFrame({"square": k**2, "threes": 9 * (k - 1) // 2, "lines": 2 * k}, [f"k{size}" for size in k])
-    saved = {f"{name}_saved": 100 * (1 - table[name] / table["square"]) for name in ("threes", "lines")}
-    return table.assign(**saved).rename_axis("kernel")
+    for name in ("threes", "lines"):
+        table[f"{name}_saved"] = 100 * (1 - table[name] / table["square"])
+    return table.rename_axis("kernel")
 
 
 def case_study_shapes() -> dict[str, Any]:

@@ -22,19 +22,14 @@ from PIL import Image, ImageDraw
 from scipy import fft, ndimage
 from scipy.spatial import ConvexHull
 
+Floats = NDArray[np.floating]
 FEATURES = ("major", "minor", "solidity", "R", "G", "B", "R_sd", "G_sd", "B_sd")
 # Jasmine's files 1-11718 and 11719-15000 come from two recordings.
-POPULATIONS: dict[str, dict[str, int]] = {
-    "Arborio": {"Arborio": 15000},
-    "Basmati": {"Basmati": 15000},
-    "Ipsala": {"Ipsala": 15000},
-    "Jasmine": {"Jasmine_A": 11718, "Jasmine_B": 3282},
-    "Karacadag": {"Karacadag": 15000},
-}
+POPULATIONS = {v: {v: 15000} for v in ("Arborio", "Basmati", "Ipsala", "Jasmine", "Karacadag")}
+POPULATIONS["Jasmine"] = {"Jasmine_A": 11718, "Jasmine_B": 3282}
 VARIETIES = tuple(POPULATIONS)
 
 SIDE = 250  # px, of every file of the data set
-QUALITY = 75
 THRESHOLD = 20  # grey level above which a pixel counts as grain, as in class_stats.csv
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 RIM_DEPTHS = (2.0, 3.0, 4.0, 6.0, 9.0, 14.0, 22.0)  # px below the edge
@@ -62,34 +57,24 @@ class Look:
 
 
 LOOKS = {
-    "Arborio": Look(
-        edge=-30, rim=(-9, -6, -12, -13, -8, 0, 6), roundness=2.2,
-        chalk=10, ridges=5, slope=6, cloud=3.5, spots=0.6,
-    ),
-    "Basmati": Look(
-        edge=-38, rim=(11, 13, 12, 9, 4, -4, -7), rim_tint=(1.0, 1.0, 0.55), roundness=2.9, notch=(0.58, 0.8),
-        bend=0.2, ridges=1.5, slope=5, cloud=2.2, spots=1.5, bran=0.06,
-    ),
-    "Ipsala": Look(
-        edge=-32, rim=(6, 9, 8, 3, 1, 0, -1), slope=2, cloud=1.3, spots=2, bran=0.3,
-    ),
-    "Jasmine_A": Look(
-        edge=-30, rim=(8, 9, 2, -1, -1, 0, 3), roundness=2.7, notch=(0.5, 0.7), bend=0.17,
-        chalk=25, chalk_share=0.12, ridges=1.5, slope=2, cloud=3.5,
-    ),
-    "Jasmine_B": Look(
-        edge=-28, rim=(0, 1, 0, 0, -1, -1, 1), rim_tint=(0.7, 1.0, 1.0), roundness=2.7, notch=(0.5, 0.7),
-        bend=0.17, level=0.3, chalk=18, chalk_share=0.25, ridges=1.5, slope=3, cloud=3.5,
-    ),
-    "Karacadag": Look(
-        edge=-37, rim=(2, 2, 1, 0, 0, 0, 0), rim_tint=(1.0, 1.0, 1.3), roundness=2.1, notch=(0.25, 0.5),
-        chalk=18, chalk_spread=0.45, ridges=1.5, slope=9, cloud=1.8, spots=0.8, bran=0.3,
-    ),
+    "Arborio": Look(edge=-30, rim=(-9, -6, -12, -13, -8, 0, 6), roundness=2.4,
+                    chalk=10, ridges=5, slope=6, cloud=3.5, spots=0.6),
+    "Basmati": Look(edge=-38, rim=(11, 13, 12, 9, 4, -4, -7), rim_tint=(1.0, 1.0, 0.55), roundness=2.9,
+                    notch=(0.58, 0.8), bend=0.2, ridges=1.5, slope=5, cloud=2.2, spots=1.5, bran=0.06),
+    "Ipsala": Look(edge=-32, rim=(6, 9, 8, 3, 1, 0, -1), roundness=2.45, slope=2, cloud=1.5, spots=2, bran=0.3),
+    "Jasmine_A": Look(edge=-30, rim=(8, 9, 2, -1, -1, 0, 3), roundness=2.9, notch=(0.5, 0.7), bend=0.17,
+                      chalk=25, chalk_share=0.12, ridges=1.5, slope=2, cloud=3.5),
+    "Jasmine_B": Look(edge=-28, rim=(0, 1, 0, 0, -1, -1, 1), rim_tint=(0.7, 1.0, 1.0), roundness=2.9,
+                      notch=(0.5, 0.7), bend=0.17, level=0.3, chalk=18, chalk_share=0.25,
+                      ridges=1.5, slope=3, cloud=2.7),
+    "Karacadag": Look(edge=-37, rim=(2, 2, 1, 0, 0, 0, 0), rim_tint=(1.0, 1.0, 1.3), roundness=2.4,
+                      notch=(0.32, 0.55), chalk=18, chalk_spread=0.45, ridges=1.5, slope=9, cloud=1.8,
+                      spots=0.8, bran=0.3),
 }  # fmt: skip
 
 
 @cache
-def statistics(population: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def statistics(population: str) -> tuple[Floats, Floats]:
     """Mean (9,) and covariance (9, 9) of `FEATURES` in one population (px, fractions, levels 0-255)."""
     folder = resources.files("riceutils") / "resources"
     with (folder / "class_stats.csv").open(encoding="utf-8") as file:
@@ -105,7 +90,7 @@ def statistics(population: str) -> tuple[NDArray[np.float64], NDArray[np.float64
 def encode(image: NDArray[np.uint8]) -> bytes:
     """JPEG file of an RGB image (height, width, 3), uint8: quality 75, 4:2:0, as in the data set."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=QUALITY, subsampling="4:2:0")
+    Image.fromarray(image).save(buffer, "JPEG", quality=75, subsampling="4:2:0")
     return buffer.getvalue()
 
 
@@ -117,8 +102,7 @@ def render(variety: str, count: int, seed: int = 0, size: int = SIDE) -> NDArray
 
     Args:
         variety: one of `VARIETIES`; Jasmine mixes its two populations in their natural proportion.
-        count: number of images, 0 or more.
-        seed: 0 or more.
+        count, seed: 0 or more.
         size: side of the images in px, 1 or more.
 
     Returns:
@@ -166,13 +150,10 @@ def _grain(population: str, rng: np.random.Generator) -> bytes:
     where = np.flatnonzero(cover)
     y, x = np.divmod(where, SIDE)
     alpha = cover.ravel()[where, None]
-    window = slice(y[0] - 1, y[-1] + 2), slice(x.min() - 1, x.max() + 2)
-    depths = np.zeros_like(cover)
-    depths[window] = ndimage.distance_transform_edt(cover[window] > 0.5)
-    depth = depths.ravel()[where]
-    to_grain = (rotation * mirror / (axes / 2)).T
-    uv = (to_grain @ (np.stack([x, y]) - shift[:, None])).astype(np.float32)
-    detail = _surface(look, uv, depth, rng)
+    band = cover[y[0] - 1 : y[-1] + 2]  # no more rows than the grain has: the transform is slow
+    depth = ndimage.distance_transform_edt(band > 0.5).astype(np.float32).ravel()[where - (y[0] - 1) * SIDE]
+    uv = (rotation * mirror / (axes / 2)).T @ (np.stack([x, y]) - shift[:, None])
+    detail = _surface(look, uv.astype(np.float32), depth, rng)
 
     target_mean, target_std = drawn[3:6], np.maximum(drawn[6:9], 5)
     contrast = (target_std.mean() / mean[6:9].mean()) ** 3
@@ -189,8 +170,7 @@ def _grain(population: str, rng: np.random.Generator) -> bytes:
         if attempt == 2:
             break
         # The first files tell what JPEG, the edge and saturation do to mean and spread; correct for it.
-        decoded = np.asarray(Image.open(io.BytesIO(data)))
-        pixels = decoded.reshape(-1, 3)
+        pixels = np.asarray(Image.open(io.BytesIO(data))).reshape(-1, 3)
         grain = pixels[around]
         whole_mean, whole_variance, n = _spread(grain[grain @ LUMA > THRESHOLD])
         _, core_variance, n_core = _spread(pixels[core])
@@ -201,65 +181,65 @@ def _grain(population: str, rng: np.random.Generator) -> bytes:
     return data
 
 
-def _spread(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+def _spread(pixels: NDArray[np.uint8]) -> tuple[Floats, Floats, int]:
     """Mean (3,), variance (3,) and number of pixels (n, 3)."""
     values = pixels.astype(np.float32)
-    mean = values.mean(0, dtype=np.float64)
-    values -= mean.astype(np.float32)
-    return mean, np.einsum("ij,ij->j", values, values).astype(float) / len(values), len(values)
+    mean = values.mean(0)
+    return mean, np.square(values - mean).mean(0), len(values)
 
 
-def _cover(points: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float32]:
+def _cover(points: Floats, rng: np.random.Generator) -> Floats:
     """Share (250, 250) of the grain in each pixel, from its outline (n, 2) in px; corners rounded, edge narrow."""
     scale = 4
     low = np.maximum(np.floor(points.min(0)).astype(int) - 3, 0)
     high = np.minimum(np.ceil(points.max(0)).astype(int) + 4, SIDE)
     canvas = Image.new("L", tuple(scale * (high - low)))
     ImageDraw.Draw(canvas).polygon([tuple(q) for q in scale * (points - low + 0.5) - 0.5], fill=255)
-    share = ndimage.gaussian_filter(np.asarray(canvas.reduce(scale), np.float32) / 255, 1.8)
+    share = ndimage.gaussian_filter(np.asarray(canvas.reduce(scale), np.float32) / 255, 1.3)
     edge = np.flatnonzero((share > 0.2) & (share < 0.8))
-    share.ravel()[edge] += rng.normal(0, 0.02, edge.size)
+    share.ravel()[edge] += rng.normal(0, 0.04, edge.size)
     cover = np.zeros((SIDE, SIDE), np.float32)
-    cover[low[1] : high[1], low[0] : high[0]] = np.clip(0.5 + 12 * (share - 0.5), 0, 1)
+    cover[low[1] : high[1], low[0] : high[0]] = np.clip(0.5 + 9 * (share - 0.5), 0, 1)
     return cover
 
 
 @cache
 def _background() -> NDArray[np.uint8]:
     """Black (250, 250, 3) with grey level 2 where neighbouring grains were erased, the same in all real files."""
-    y, x = np.mgrid[:SIDE, :SIDE]
-    image = np.zeros((SIDE, SIDE, 3), np.uint8)
-    for cx, cy, a, b, degrees in ((25, 63, 62, 34, 55), (227, 141, 54, 25, -85), (190, 232, 50, 30, 50)):
-        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        u, v = (x - cx) * c + (y - cy) * s, (y - cy) * c - (x - cx) * s
-        image[(u / a) ** 2 + (v / b) ** 2 < 1] = 2
-    return image
+    image = Image.new("RGB", (SIDE, SIDE))
+    for x, y, a, b, degrees in ((25, 63, 62, 34, 55), (227, 141, 54, 25, -85), (190, 232, 50, 30, 50)):
+        t, turn = np.linspace(0, 2 * np.pi, 60), np.exp(1j * np.radians(degrees))
+        ellipse = (a * np.cos(t) + 1j * b * np.sin(t)) * turn + complex(x, y)
+        ImageDraw.Draw(image).polygon([(q.real, q.imag) for q in ellipse], fill=(2, 2, 2))
+    return np.array(image)
 
 
-def _outline(look: Look, axes, solidity: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def _outline(look: Look, axes: Floats, solidity: float, rng: np.random.Generator) -> Floats:
     """Closed outline (n, 2) in px about its centroid, long axis along x, of the wanted axes (px) and solidity."""
     major, minor = axes
     t = np.linspace(0, 2 * np.pi, 160, endpoint=False)
     c, s = np.cos(t), np.sin(t)
-    power = 2 / np.where(c > 0, *np.maximum(rng.normal(look.roundness, 0.2, 2), 1.8))
+    head, tail = 2 / np.maximum(rng.normal(look.roundness, 0.2, 2), 1.8)
+    power = np.where(c > 0, head, tail)
     wave = sum(rng.normal(0, 0.016 / k) * np.cos(k * t + rng.uniform(0, 6.3)) for k in range(2, 8))
     x = np.sign(c) * np.abs(c) ** power * (1 + wave)
     y = np.sign(s) * np.abs(s) ** power * (1 + wave) * (1 + rng.normal(0, 0.06) * x)
     y = y - rng.normal(0, look.bend) * x**2
 
-    # The embryo leaves a notch from the upper side to a blunt nose: straight at severity 0, hollow at 1.
-    first, nose, thickness = rng.uniform(*look.notch), rng.uniform(0.88, 0.98), rng.uniform(0.5, 0.9)
+    # The embryo leaves a notch from the upper side to a blunt nose: the more severe, the hollower.
+    first, nose, thickness = rng.uniform(*look.notch), rng.uniform(0.88, 0.97), rng.uniform(0.6, 1.0)
     floor = np.interp(nose, x[120:], y[120:])
     blunt = np.where(x > nose, nose + 0.3 * (x - nose), x)
     ragged = ndimage.gaussian_filter1d(rng.normal(0, 0.1, t.size), 1.5)
     # The pixel staircase and its teeth widen the convex hull by half a pixel all round.
-    hull_gain = 1 + 0.5 * 2 * (major + minor) / (major * minor)
-    severity, step = 0.5, 0.25
+    hull_gain = 1 + 0.45 * 2 * (major + minor) / (major * minor)
+    severity, step = 0.55, 0.275
     for _ in range(5):
-        start, end = first - 0.12 * severity, floor + thickness * (1 - 0.5 * severity)
+        start, end = first - 0.12 * severity, floor + thickness * (1 - 0.4 * severity)
         along = np.clip((x - start) / (nose - start), 0, 1)
         top = np.interp(start, x[40::-1], y[40::-1])
         cut = top + (end - top) * (1 - (1 - along) ** (0.6 + 1.8 * severity)) + ragged
+        cut -= 0.4 * thickness * (1 - np.sqrt(1 - np.clip(3 * along - 2, 0, 1) ** 2))  # the nose is round
         notched = np.where(along > 0, np.minimum(y, cut), y)
         points = ndimage.gaussian_filter1d(np.stack([blunt, notched], 1), 1.4, axis=0, mode="wrap")
         centroid, covariance, area = _moments(points)
@@ -269,77 +249,55 @@ def _outline(look: Look, axes, solidity: float, rng: np.random.Generator) -> NDA
     values, vectors = np.linalg.eigh(covariance)
     whitening = vectors / np.sqrt(values) @ vectors.T  # symmetric: moves the notch least
     # The soft edge and JPEG's ringing carry the mask outwards by a fraction of a pixel.
-    return points @ whitening * (axes - 0.8) / 4 + rng.normal(0, 0.3, (t.size, 2))
+    return points @ whitening * (axes - 0.8) / 4 + rng.normal(0, 0.4, (t.size, 2))
 
 
-def _moments(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+def _moments(points: Floats) -> tuple[Floats, Floats, float]:
     """Centroid (2,), covariance (2, 2) and area of a polygon (n, 2), by Green's theorem."""
     following = np.roll(points, -1, axis=0)
-    cross = points[:, 0] * following[:, 1] - following[:, 0] * points[:, 1]
+    cross = (points[:, 0] * following[:, 1] - following[:, 0] * points[:, 1])[:, None]
     area = cross.sum() / 2
-    centroid = ((points + following) * cross[:, None]).sum(0) / (6 * area)
-    total = points + following
-    second = (
-        total.T @ (cross[:, None] * total)
-        + points.T @ (cross[:, None] * points)
-        + following.T @ (cross[:, None] * following)
-    )
-    return centroid, second / (24 * area) - np.outer(centroid, centroid), area
+    centroid = ((points + following) * cross).sum(0) / (6 * area)
+    second = sum((q * cross).T @ q for q in (points, following, points + following)) / (24 * area)
+    return centroid, second - np.outer(centroid, centroid), area
 
 
-def _surface(look: Look, uv, depth, rng: np.random.Generator) -> NDArray[np.float32]:
+def _surface(look: Look, uv: Floats, depth: Floats, rng: np.random.Generator) -> Floats:
     """Grey levels (pixels, 3) to add to the mean colour, for pixels at uv (half lengths) and depth (px)."""
     u, v = uv
-    a, b = rng.uniform(0, 1) * _direction(rng)
-    aspect = 1 + (a * u + b * v) / np.sqrt(u * u + v * v + np.float32(0.01))  # light from one side
-    rim = _interpolate(depth, RIM_DEPTHS, look.rim) * np.float32(rng.normal(1, 0.3)) * aspect
-    a, b = look.slope * rng.normal(0, (0.7, 1)).astype(np.float32)
-    more = a * u + b * v + np.float32(look.cloud) * _cloud(rng, u, v)
+    a, b = rng.uniform(-0.7, 0.7, 2)
+    aspect = 1 + (a * u + b * v) / np.sqrt(u * u + v * v + 0.01)  # light from one side
+    rim = (np.interp(depth, RIM_DEPTHS, look.rim) * rng.normal(1, 0.3) * aspect).astype(np.float32)
+    along, across = look.slope * rng.normal(0, (0.7, 1))
+    more = (along * u + across * v).astype(np.float32) + np.float32(look.cloud) * _cloud(rng, u, v)
     if rng.random() < look.chalk_share:
-        (cu, cv), (wu, wv) = rng.normal(0, look.chalk_spread, 2), 1 / rng.uniform(0.3, 0.7, 2)
-        strength = look.chalk * rng.uniform(0.4, 1.6)
-        more += strength * _bell(((u - np.float32(cu)) * wu) ** 2 + ((v - np.float32(cv)) * wv) ** 2)
+        at, wide = rng.normal(0, look.chalk_spread, 2), rng.uniform(0.3, 0.7, 2)
+        core = np.exp(-(((u - at[0]) / wide[0]) ** 2) - ((v - at[1]) / wide[1]) ** 2)
+        more += look.chalk * rng.uniform(0.4, 1.6) * core
     if look.ridges:
-        across = np.linspace(-1.5, 1.5, 90)
-        lines = ndimage.gaussian_filter1d(rng.normal(0, 2.5, across.size), 3)
+        grid = np.linspace(-1.5, 1.5, 90)
+        lines = ndimage.gaussian_filter1d(rng.normal(0, 2.5, grid.size), 3)
         for _ in range(rng.integers(1, 4)):
-            lines += rng.normal(1, 1) * np.exp(-(((across - rng.uniform(-0.8, 0.8)) / rng.uniform(0.03, 0.1)) ** 2))
-        fade = _interpolate(u, np.linspace(-1.1, 1.1, 6), look.ridges * rng.uniform(0, 1.4, 6))
-        more += fade * _interpolate(v + np.float32(rng.normal(0, 0.15)) * u * u, across, lines)
+            lines += rng.normal(1, 1) * np.exp(-(((grid - rng.uniform(-0.8, 0.8)) / rng.uniform(0.03, 0.1)) ** 2))
+        fade = np.interp(u, np.linspace(-1.1, 1.1, 6), look.ridges * rng.uniform(0, 1.4, 6))
+        more += fade * np.interp(v + rng.normal(0, 0.15) * u * u, grid, lines)
     for _ in range(rng.poisson(look.spots)):
-        k, (su, sv) = rng.integers(u.size), rng.uniform(0.015, 0.06, 2)
-        near = np.flatnonzero(np.abs(u - u[k]) < 3 * su)
-        more[near] += rng.uniform(8, 25) * _bell(((u[near] - u[k]) / su) ** 2 + ((v[near] - v[k]) / sv) ** 2)
+        k, (wu, wv) = rng.integers(u.size), rng.uniform(0.015, 0.06, 2)
+        near = np.flatnonzero(np.abs(u - u[k]) < 3 * wu)
+        more[near] += rng.uniform(8, 25) * np.exp(-(((u[near] - u[k]) / wu) ** 2) - ((v[near] - v[k]) / wv) ** 2)
     detail = rim[:, None] * np.array(look.rim_tint, np.float32) + more[:, None]
     if rng.random() < look.bran:
-        (a, b), reach = _direction(rng), rng.uniform(0.2, 0.6)
-        yellow = _bell(((u - a) ** 2 + (v - b) ** 2) / np.float32(reach**2) + depth / np.float32(rng.uniform(5, 15)))
-        detail += yellow[:, None] * (rng.uniform(0.2, 1.0) * np.array([10, 0, -60])).astype(np.float32)
+        k, reach = rng.choice(np.flatnonzero(depth < 2)), rng.uniform(0.2, 0.6)
+        stain = np.exp(-((u - u[k]) ** 2 + (v - v[k]) ** 2) / reach**2 - depth / rng.uniform(5, 15))
+        detail += np.outer(stain, rng.uniform(0.2, 1.0) * np.array([10, 0, -60]))
     return detail - detail.mean(0)
 
 
-def _direction(rng: np.random.Generator) -> NDArray[np.float32]:
-    angle = rng.uniform(0, 2 * np.pi)
-    return np.array([np.cos(angle), np.sin(angle)], np.float32)
-
-
-def _bell(squares: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.exp(-squares.astype(np.float32))
-
-
-def _interpolate(at: NDArray[np.float32], knots, values) -> NDArray[np.float32]:
-    return np.interp(at, knots, values).astype(np.float32)
-
-
-@cache
-def _cloud_filter() -> NDArray[np.float32]:
-    radius = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.rfftfreq(128))
-    return np.where(radius > 0, np.maximum(radius, 1 / 40) ** -1.4, 0).astype(np.float32)
-
-
-def _cloud(rng: np.random.Generator, u, v) -> NDArray[np.float32]:
+def _cloud(rng: np.random.Generator, u: Floats, v: Floats) -> Floats:
     """Random texture (pixels,), unit variance; power falls as frequency to the -2.8, as inside real grains."""
+    radius = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.rfftfreq(128))
+    amplitude = np.where(radius > 0, np.maximum(radius, 1 / 40) ** -1.4, 0).astype(np.float32)
     parts = rng.standard_normal((128, 65, 2), np.float32).view(np.complex64)[..., 0]
-    field = fft.irfft2(_cloud_filter() * parts, (128, 128))
+    field = fft.irfft2(amplitude * parts, (128, 128))
     fine = np.asarray(Image.fromarray(field / field.std()).resize((256, 256), Image.Resampling.BICUBIC))
     return fine[(128 + 90 * v).astype(int) & 255, (128 + 90 * u).astype(int) & 255]  # drawn out along the grain

@@ -30,7 +30,7 @@ def figure(height: float, rows: int = 1, columns: int = 1, **options) -> tuple[F
         return canvas, canvas.subplots(rows, columns, squeeze=False, **options)
 
 
-def sheet(images: np.ndarray, labels: Sequence[str], columns: int = 5) -> Chart:
+def sheet(images: Sequence[np.ndarray] | np.ndarray, labels: Sequence[str], columns: int = 5) -> Chart:
     """Images uint8 (N, H, W, 3) in rows of ``columns``, each under its label."""
     rows = -(-len(images) // columns)
     canvas, axes = figure(WIDTH / columns * rows * 1.12, rows, columns)
@@ -39,7 +39,7 @@ def sheet(images: np.ndarray, labels: Sequence[str], columns: int = 5) -> Chart:
     for axis, image, label in zip(axes.flat, images, labels, strict=False):
         axis.imshow(image)
         axis.set_title(label, fontsize=9)
-    grey = images.mean(axis=-1)
+    grey = np.asarray(images).mean(axis=-1)
     table = pd.DataFrame({"image": labels, "mean grey": grey.mean(axis=(1, 2)), "maximum": grey.max(axis=(1, 2))})
     return canvas, table
 

@@ -192,6 +192,17 @@ def both(run: Run, function: Callable[[Run], Any]) -> None:
             table(result)
 
 
+def measured(name: str, built: Mapping[str, pd.DataFrame], reference: Mapping[str, pd.DataFrame]) -> None:
+    """Display one of the dataset's measurements: of the real images first, then of this build's."""
+    for label, tables in (("label_reference", reference), ("label_this_build", built)):
+        found = tables.get(name)
+        if found is None and tables is built:
+            continue  # measured once, on the real images only
+        note("empty" if found is None or found.empty else "of", label=_phrases()[label])
+        if found is not None and not found.empty:
+            table(found)
+
+
 def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
     """Display McNemar's exact test on the perturbed images for every pair of runs with the same test images."""
     rows = []

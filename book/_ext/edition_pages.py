@@ -1,4 +1,4 @@
-"""Every page's links to its twin in the other language, to Colab and to the repository, and formulas without network.
+"""Each page's links to its twin in the other language, Colab and the repository; formulas without network.
 
 Configuration value `edition`: `ko` or `en` in an edition, empty in the book with both languages on a page.
 """
@@ -19,7 +19,7 @@ READ = {"ko": "이 쪽을 한국어로 읽기", "en": "Read this page in English
 WITHOUT_ADDRESS = {
     "ko": "이 책의 저장소 주소가 아직 정해지지 않아 Colab 단추와 저장소 단추가 없습니다"
     " (<code>_config.yml</code>의 <code>repository.url</code>).",
-    "en": "This book has no Colab and repository buttons, because the address of its repository is not set yet"
+    "en": "This book has no Colab and repository buttons, because its repository's address is not set yet"
     " (<code>repository.url</code> in <code>_config.yml</code>).",
 }
 MATHJAX = "mathjax/tex-svg.js"  # one file, fonts included
@@ -39,12 +39,22 @@ def configure(app: Sphinx, config: Config) -> None:
         options["extra_footer"] = "".join(
             f'<p class="no-address" lang="{language}">{WITHOUT_ADDRESS[language]}</p>' for language in languages
         )
+    elif "github.com/" not in options["repository_url"]:
+        options.update(launch_buttons={})  # Colab opens notebooks of GitHub only
     if mathjax_file():
         config.mathjax_path = MATHJAX
 
 
+def drop_thebe(app: Sphinx) -> None:
+    """Keep Jupyter Book's sphinx-thebe off the pages: it is not used, and it declares its constants twice."""
+    for event in ("env-before-read-docs", "doctree-resolved"):
+        for listener in list(app.events.listeners.get(event, [])):
+            if listener.handler.__module__ == "sphinx_thebe":
+                app.disconnect(listener.id)
+
+
 def mathjax_file() -> Path | None:
-    """MathJax of the package sphinx-mathjax-offline; None if it is not installed (pages then load it from afar)."""
+    """MathJax of the package sphinx-mathjax-offline; None without it (pages then load it from afar)."""
     spec = importlib.util.find_spec("sphinx-mathjax-offline")
     return Path(spec.origin).parent / "static" / MATHJAX if spec and spec.origin else None
 
@@ -63,16 +73,15 @@ def alternates(edition: str, baseurl: str, content_root: str, page: str) -> dict
     Absolute if the site's address is set (`baseurl`, which ends with the edition's folder), else relative.
     """
     top = baseurl.removesuffix(f"{edition}/") if baseurl else f"{content_root}../"
-    return {**{language: f"{top}{language}/{page}.html" for language in NAMES}, "x-default": f"{top}index.html"}
+    return {
+        **{language: f"{top}{language}/{page}.html" for language in NAMES},
+        "x-default": f"{top}index.html",
+    }
 
 
 def add_links(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Add the language switch and its `link` elements; keep the launch button to the chapters."""
-    if not pagename.startswith("notebooks/"):  # other pages are no notebooks in the repository
-        buttons = [b for b in context.get("header_buttons", []) if b.get("label") != "launch-buttons"]
-        context["header_buttons"] = buttons
-    edition = app.config.edition
-    if not edition:
+    """Add the language switch and its `link` elements to a page of an edition."""
+    if not (edition := app.config.edition):
         return
     links = alternates(edition, app.config.html_baseurl, context["content_root"], pagename)
     context["metatags"] = context.get("metatags", "") + "".join(
@@ -81,15 +90,30 @@ def add_links(app: Sphinx, pagename: str, templatename: str, context: dict[str, 
     )
     relative = alternates(edition, "", context["content_root"], pagename)
     context["languages"] = [
-        {"code": code, "name": NAMES[code], "label": READ[code], "url": relative[code], "current": code == edition}
+        {
+            "code": code,
+            "name": NAMES[code],
+            "label": READ[code],
+            "url": relative[code],
+            "current": code == edition,
+        }
         for code in NAMES
     ]
+
+
+def launch_chapters_only(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Take the launch button off the pages that are no notebooks in the repository."""
+    if not pagename.startswith("notebooks/"):
+        buttons = [button for button in context["header_buttons"] if button.get("label") != "launch-buttons"]
+        context["header_buttons"] = buttons
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx extension entry."""
     app.add_config_value("edition", "", "html", str)
     app.connect("config-inited", configure)
-    app.connect("html-page-context", add_links, priority=900)
+    app.connect("builder-inited", drop_thebe)
+    app.connect("html-page-context", add_links, priority=100)  # before the theme drops templates that are empty
+    app.connect("html-page-context", launch_chapters_only, priority=900)  # after the theme has made its buttons
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,10 +1,11 @@
-"""Korean for the book: full-text search by syllable pairs, and the interface words Sphinx's theme leaves in English."""
+"""Korean for the book: full-text search by syllable pairs, and the interface words left in English."""
 
 from __future__ import annotations
 
 import csv
 import html
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,18 @@ from sphinx.search.en import SearchEnglish
 
 HANGUL = r"가-힣"
 
-# Defines splitQuery and extends the Porter stemmer as `split` and `stem` below do. Sphinx requires every term of a
-# query only if all are longer than two characters, hence the mark that is added to pairs; rice.js takes it off again
-# where the terms are searched for in a page's text.
+# splitQuery and the stemmer do in the browser what `split` and `stem` below do. Sphinx ignores terms of one or two
+# characters when it looks for the pages that have all terms of a query, hence the mark added to Korean ones; rice.js
+# takes it off again where the terms are searched for in a page's text.
 _JS_SPLITTER = """
-const splitQuery = (query) => (query.match(/[%s]+|[^\\s!-\\/:-@\\[-`{-~%s]+/g) || []).flatMap((run) =>
+var splitQuery = (query) => (query.match(/[%s]+|[^\\s!-\\/:-@\\[-`{-~%s]+/g) || []).flatMap((run) =>
   /[%s]/.test(run) && run.length > 2
     ? [...run].slice(1).map((syllable, i) => run[i] + syllable)
     : [run]);
 """.replace("%s", HANGUL)
 _JS_STEMMER = """
-const PorterStemmer = Stemmer;
-Stemmer = function () {
+var PorterStemmer = Stemmer;
+var Stemmer = function () {
   const porter = new PorterStemmer();
   this.stemWord = (word) => (/[%s]/.test(word) ? word + "__" : porter.stemWord(word));
 };
@@ -34,9 +35,9 @@ Stemmer = function () {
 
 
 class SearchKorean(SearchEnglish):
-    """Search index of Korean text mixed with English: Hangul by syllables and pairs of them, the rest by stem.
+    """Search index of Korean mixed with English: Hangul by syllables and pairs of them, the rest by stem.
 
-    Korean writes particles and endings onto the word (필터가, 경량화), so an index of words finds few of them.
+    Korean writes particles and endings onto the word (필터가, 경량화): an index of words finds few of them.
     """
 
     lang = "ko"
@@ -48,7 +49,7 @@ class SearchKorean(SearchEnglish):
         """Terms of a text to index: 경량화 gives 경, 량, 화, 경량, 량화."""
         terms: list[str] = []
         for run in re.findall(rf"[{HANGUL}]+|[^\W{HANGUL}]+", input):
-            terms += [run] if not re.match(f"[{HANGUL}]", run) else [*run, *map("".join, zip(run, run[1:]))]
+            terms += [*run, *map("".join, pairwise(run))] if re.match(f"[{HANGUL}]", run) else [run]
         return terms
 
     def stem(self, word: str) -> str:
@@ -74,11 +75,12 @@ class _Words(locale.NullTranslations):
         return self.known.get(" ".join(message.split())) or super().gettext(message)
 
 
-def translate_catalogues(app: Sphinx) -> None:
+def translate_catalogues(app: Sphinx, config: Config) -> None:
     """Put our words before every message catalogue of Sphinx, its theme and its extensions."""
-    if app.config.language == "ko":
+    if config.language == "ko":
         for key in [key for key in locale.translators if key[0] == "general"]:
             locale.translators[key] = _Words(words(), locale.translators[key])
+        app.translator = locale.translators["general", "sphinx"]  # what templates are given
 
 
 def translate_rest(app: Sphinx, exception: Exception | None) -> None:
@@ -110,6 +112,6 @@ def translate_rest(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx extension entry."""
     app.add_search_language(SearchKorean)
-    app.connect("builder-inited", translate_catalogues, priority=1)
+    app.connect("config-inited", translate_catalogues)
     app.connect("build-finished", translate_rest)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,109 @@
+"""The command line, as a user calls it."""
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from riceutils import runs
+from riceutils.__main__ import main
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_help_lists_a_chapters_parameters_and_ranges():
+    result = call("run", "02_cnn", "--help")
+    assert result.exit_code == 0
+    assert "epochs (integer, 1 to 1000; default 12)" in result.output
+    assert "03_cnn_light:" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["12_none"], "Unknown chapter '12_none'"),
+        (["02_cnn", "-p", "epoch", "3"], "02_cnn has no parameter 'epoch'"),
+        (["02_cnn", "-p", "epochs", "many"], "epochs is 'many'"),
+        (["02_cnn", "-p", "image_size", "8"], "image_size is 8"),
+        (["02_cnn", "--profile", "fast"], "Unknown profile 'fast'"),
+        (["02_cnn", "-p", "data", "no/such/folder"], "No such folder or zip"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence(arguments, message):
+    result = call("run", *arguments)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert message in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_an_unwritable_output_is_told_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    result = call("run", "02_cnn", "--out", tmp_path / "file" / "out.ipynb")
+    assert result.exit_code == 1
+    assert "Cannot write to" in result.output
+
+
+def test_run_a_chapter_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("run", "03_cnn_light", "--profile", "smoke", "-p", "learning_rate", "2e-3", "--html", "page.html")
+    assert result.exit_code == 0, result.output
+    assert "minutes for 1 epochs" in result.output
+    assert (tmp_path / "03_cnn_light.out.ipynb").exists()
+    assert "learning_rate = 0.002" in (tmp_path / "03_cnn_light.out.ipynb").read_text(encoding="utf-8")
+    assert "CNN Light" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    again = call("run", "03_cnn_light", "--profile", "smoke", "-p", "learning_rate", "2e-3")
+    assert "in the cache" in again.output
+
+
+def test_predict_with_the_shipped_weights(tmp_path):
+    if runs.reference("cnn_light") is None:
+        pytest.skip("no reference result of cnn_light is shipped")
+    from riceutils import grains
+
+    path = tmp_path / "grain.jpg"
+    path.write_bytes(grains.file("Ipsala", 0))
+    result = call("predict", "cnn_light", path)
+    assert result.exit_code == 0, result.output
+    assert "Ipsala" in result.output
+
+
+def test_predict_says_what_is_wrong(tmp_path):
+    Image.new("RGB", (5, 5)).save(tmp_path / "a.png")
+    assert "No model or run 'nothing'" in call("predict", "nothing", tmp_path / "a.png").output
+    (tmp_path / "b.jpg").write_text("no image")
+    if runs.reference("cnn_light") is not None:
+        assert "it is not an image" in call("predict", "cnn_light", tmp_path / "b.jpg").output
+    assert "Error" in call("predict", "cnn_light", tmp_path / "absent.jpg").output
+
+
+def test_synthesise_and_audit(tmp_path):
+    folder = tmp_path / "grains"
+    result = call("data", "synthesise", folder, "--per-class", 4)
+    assert result.exit_code == 0, result.output
+    assert len(list(folder.rglob("*.jpg"))) == 20
+    assert "is not empty" in call("data", "synthesise", folder).output
+    report = call("data", "audit", folder)
+    assert report.exit_code == 0, report.output
+    assert "20 files in 5 classes" in report.output
+
+
+def test_ledger_lists_every_published_figure():
+    from riceutils import ledger
+
+    table = ledger.ledger()
+    models, classes = ledger.published("models"), ledger.published("per_class")
+    columns = list(ledger.COLUMNS)
+    assert set(models.columns) - set(columns) == {"model", "chapter_ko"}
+    assert len(table) == int((models[columns] != "").sum().sum()) + 3 * len(classes)
+    assert set(table["verdict"]) <= set(ledger.VERDICTS)
+    assert call("ledger").exit_code == 0
+
+
+def test_importing_the_library_does_not_import_tensorflow():
+    code = "import sys, riceutils, riceutils.__main__; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

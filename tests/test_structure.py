@@ -1,0 +1,65 @@
+"""Imports run downwards; the wheel ships chapters, profiles, facts and results; nothing names a host or a home."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = [  # a module imports from rows below its own, or from its own row to the left
+    ["__main__", "book", "editions"],
+    ["dataset", "show"],
+    ["charts", "errata", "ledger", "plots", "study"],
+    ["training", "audit", "baseline"],
+    ["runs", "data", "perturb", "evaluation", "activations"],
+    ["models", "flops", "sources", "grains", "config", "files"],
+]
+RANK = {name: number for number, row in enumerate(LAYERS) for name in row}
+
+
+def imports(path):
+    """Modules of the library that a file imports at its top level."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module == "riceutils":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("riceutils."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "riceutils").glob("*.py")), ids=lambda path: path.stem)
+def test_imports_run_downwards(path):
+    if path.stem == "__init__":
+        assert not imports(path)
+        return
+    for name in imports(path):
+        assert RANK[name] >= RANK[path.stem], f"{path.stem} imports {name}"
+
+
+def test_the_wheel_ships_what_is_needed(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", tmp_path, ROOT],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for needed in (
+        "riceutils/chapters/02_cnn.ipynb",
+        "riceutils/profiles/quick.yml",
+        "riceutils/resources/published/models.csv",
+        "riceutils/resources/class_stats.csv",
+        "riceutils/results/reference/cnn_light-seed0/record.json",
+        "riceutils/models/study.py",
+    ):
+        assert needed in names
+    assert not [name for name in names if name.startswith(("tests", "notebooks"))]
+
+
+def test_the_lock_names_no_host():
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    assert lines
+    assert not [line for line in lines if "://" in line or line.startswith("-")]

@@ -1,0 +1,179 @@
+"""Runs: keyed, atomic, loaded, resumed to the same result; what stops a training says why."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+from riceutils import activations, data, files, runs, training
+
+
+@pytest.fixture(scope="module")
+def splits(grains_folder):
+    return data.load(grains_folder, 32, [12, 4, 6], progress=False)
+
+
+def spec_of(splits, **changes):
+    basis = {
+        "model": "cnn_light",
+        "data": splits.fingerprint,
+        "image_size": 32,
+        "classes": len(splits.classes),
+        "epochs": 4,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "patience": 9,
+        "seed": 0,
+    }
+    return runs.Spec(**basis | changes)
+
+
+def train(spec, splits):
+    return training.train_or_load(spec, splits, progress=False)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("changes", [{}, {"augment": True}, {"model": "final"}], ids=["plain", "augmented", "dropout"])
+def test_a_resumed_run_equals_an_uninterrupted_one(splits, monkeypatch, changes):
+    spec = spec_of(splits, seed=1, **changes)
+    whole = train(spec, splits)
+    history, predictions = whole.history, whole.predictions
+    shutil.rmtree(whole.folder)
+    end_epoch = training._Checkpoint.on_epoch_end
+
+    def killed_after_second(self, epoch, logs=None):
+        end_epoch(self, epoch, logs)
+        if epoch == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training._Checkpoint, "on_epoch_end", killed_after_second)
+        train(spec, splits)
+    assert runs.find(spec) is None
+    resumed = train(spec, splits)
+    columns = history.columns.drop("seconds")
+    assert resumed.history[columns].equals(history[columns])
+    for name in ("clean", "perturbed"):
+        np.testing.assert_array_equal(resumed.predictions[name], predictions[name])
+
+
+def test_a_process_killed_in_the_middle_of_training_leaves_nothing_half_written(splits, grains_folder):
+    spec = spec_of(splits, seed=2, epochs=400, patience=400)
+    script = f"""
+        from riceutils import data, runs, training
+        splits = data.load({str(grains_folder)!r}, 32, [12, 4, 6], progress=False)
+        training.train_or_load(runs.Spec(**{spec.model_dump()!r}), splits, progress=False)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], env=os.environ | {"PYTHONPATH": "."})
+    state = files.home() / "runs" / f".{spec.model}-{spec.key}.state.npz"
+    for _ in range(1200):
+        if state.exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert runs.find(spec) is None
+    with np.load(state) as stored:
+        done = len(stored["history"])
+    assert 0 < done < 400
+    checkpoint = training._Checkpoint(spec, state)
+    checkpoint.load(training.new_model(spec))
+    assert len(checkpoint.history) == done
+
+
+def test_a_finished_run_is_loaded_not_trained(splits, monkeypatch):
+    first = train(spec_of(splits), splits)
+    monkeypatch.setattr(training, "new_model", lambda spec: pytest.fail("trained again"))
+    again = train(spec_of(splits), splits)
+    assert again.folder == first.folder
+    assert again.record["metrics"] == first.record["metrics"]
+
+
+def test_the_key_depends_on_spec_and_training_version_not_on_code(splits, monkeypatch):
+    key = spec_of(splits).key
+    assert spec_of(splits, seed=5).key != key
+    monkeypatch.setattr(runs, "code_hash", lambda: "other")
+    assert spec_of(splits).key == key
+    monkeypatch.setattr(runs, "TRAINING_VERSION", runs.TRAINING_VERSION + 1)
+    assert spec_of(splits).key != key
+
+
+def test_weights_in_the_run_give_its_predictions(splits):
+    run = train(spec_of(splits), splits)
+    again = training.predict(run.model(), splits.test.images)
+    np.testing.assert_allclose(again, run.predictions["clean"], atol=1e-6)
+
+
+def test_early_stopping_restores_the_best_epoch(splits):
+    run = train(spec_of(splits, epochs=30, patience=1, learning_rate=0.05), splits)
+    assert run.record["best_epoch"] == int(run.history["val_loss"].to_numpy().argmin()) + 1
+    if run.record["stopped"] == "early stopping":
+        assert len(run.history) == run.record["best_epoch"] + 1
+
+
+def test_a_loss_that_is_no_number_stops_with_the_way_out(splits):
+    spec = spec_of(splits, learning_rate=1.0)
+    broken = data.Split(splits.train.images, splits.train.labels, splits.train.files, splits.classes)
+    original = training.new_model
+
+    def poisoned(spec):
+        model = original(spec)
+        model.layers[1].kernel.assign(np.full(model.layers[1].kernel.shape, np.nan, np.float32))
+        return model
+
+    training.new_model = poisoned
+    try:
+        with pytest.raises(training.TrainingError, match=r"epoch 1.*learning_rate"):
+            train(spec, splits)
+    finally:
+        training.new_model = original
+    assert runs.find(spec) is None
+    assert len(broken) == len(splits.train)
+
+
+def test_the_time_limit_is_marked(splits, monkeypatch):
+    clock = iter(np.arange(0, 1e6, 61.0))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    run = train(spec_of(splits, seed=3, time_limit=2), splits)
+    assert run.record["stopped"] == "time limit"
+    assert len(run.history) < 4
+
+
+def test_a_spec_of_other_data_is_refused(splits):
+    with pytest.raises(ValueError, match="other data"):
+        train(spec_of(splits, data="0" * 16), splits)
+
+
+def test_activations_of_a_silent_filter(splits):
+    run = train(spec_of(splits), splits)
+    model = run.model()
+    kernel, bias = model.get_layer("conv1").get_weights()
+    kernel[..., 0], bias[0] = 0, -1  # can never fire
+    kernel[..., 1], bias[1] = 0, 1  # always fires
+    model.get_layer("conv1").set_weights([kernel, bias])
+    table = activations.measure(model, splits.test.images).query("layer == 'conv1'").set_index("filter")
+    assert table.loc[0, ["apoz", "apoz_grain", "fires", "maximum"]].tolist() == [1, 1, 0, 0]
+    assert table.loc[1, ["apoz", "apoz_grain", "fires", "maximum"]].tolist() == [0, 0, 1, 1]
+    maps = activations.maps(model, splits.test.images)["conv1"]
+    np.testing.assert_allclose(table["apoz"], (maps == 0).mean(axis=(0, 1, 2)), atol=1e-6)
+    assert activations.summary(activations.measure(model, splits.test.images))["never fire"][0] >= 1
+
+
+def test_committed_weights_stay_small(splits, monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "REFERENCE", tmp_path)
+    run = train(spec_of(splits), splits)
+    monkeypatch.setattr(runs, "COMMITTED_WEIGHTS", 10)
+    committed = runs.Run(runs.commit(run))
+    assert not committed.has_weights
+    assert run.has_weights
+    with pytest.raises(FileNotFoundError, match="too large"):
+        committed.model()
