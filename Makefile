@@ -19,6 +19,7 @@ clean:
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || \
 	  { echo "This needs Python 3.11 to 3.13, and $(PYTHON) is not; say which one to use: make PYTHON=python3.12"; exit 1; }
+	@echo "Installing the packages of requirements.lock in $(VENV) (3 GB); this takes some minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

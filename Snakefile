@@ -20,6 +20,8 @@ PAGES = book.pages(ROOT)
 CHAPTERS = [page.removeprefix("notebooks/") for page in PAGES if page.startswith("notebooks/")]
 TEXTS = [page.removeprefix("book/") for page in PAGES if page.startswith("book/")]
 RUN = f"cd .. && {sys.executable} -m riceutils.book"
+# TensorFlow talks about itself on standard error: into the log with it, but for the last line, which says what failed.
+LOGGED = " 2> _build/{log} || {{ tail -n 1 _build/{log} >&2; exit 1; }}"
 
 
 def below(folder, *but):
@@ -63,11 +65,13 @@ rule chapter:
     output:
         notebook="executed/notebooks/{name}.ipynb",
         record="records/{name}.json",
+    log:
+        "logs/{name}.log",
     params:
         values=lambda wildcards: json.dumps(chapter_parameters(PROFILE, wildcards.name, DATA), sort_keys=True),
     shell:
         RUN + " execute notebooks/{wildcards.name} _build/{output.notebook}"
-        " --record _build/{output.record} --parameters {params.values:q}"
+        " --record _build/{output.record} --parameters {params.values:q}" + LOGGED
 
 
 rule text:
@@ -77,8 +81,10 @@ rule text:
         LIBRARY,
     output:
         "executed/book/{name}.ipynb",
+    log:
+        "logs/{name}.log",
     shell:
-        RUN + " execute book/{wildcards.name} _build/{output}"
+        RUN + " execute book/{wildcards.name} _build/{output}" + LOGGED
 
 
 rule edition:

@@ -69,11 +69,12 @@ def execute(root: Path, page: str, output: Path, parameters: Mapping[str, Any], 
     try:
         papermill.execute_notebook(
             jupytext.read(source(root, page)), failed, dict(parameters), kernel_name="python3", cwd=root,
-            progress_bar=sys.stderr.isatty(), extra_arguments=["--IPKernelApp.log_level=50"],
+            progress_bar=False, extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
+        reason = f"{error.ename}: {' '.join(error.evalue.split())}"  # in one line, the last of the log
         raise click.ClickException(
-            f"{page}, cell {error.exec_count}: {error.ename}: {error.evalue} (the notebook so far: {failed})"
+            f"{page}, cell {error.exec_count}: {reason} (the notebook so far: {failed})"
         ) from None
     if record and not record.exists():
         raise click.ClickException(f"{page} left no run record; its last cell has to call runs.footer.")

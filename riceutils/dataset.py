@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from riceutils import audit, baseline, config, evaluation, files, study, training
+from riceutils import audit, baseline, config, evaluation, files, shortcuts, study, training
 from riceutils.config import TrainingParameters
 from riceutils.data import Splits
 
@@ -28,21 +30,31 @@ def measurements(splits: Splits, per_class: int | None = PER_CLASS) -> dict[str,
     if not folder.exists():
         report = audit.audit(splits.source)
         measured = baseline.table(splits.source, per_class)
-        yardstick = baseline.measure(splits, training.perturbed_test(splits), progress=True)
-        rows = [{"images": which, **vars(interval)} for which, interval in yardstick["accuracy"].items()]
         tables = {
             "classes": report.classes,
             "duplicates": report.separated.rename_axis("found"),
-            "populations": audit.populations(measured),
-            "order": audit.order_effects(measured),
-            "shortcut": audit.shortcut(measured),
-            "baseline": pd.DataFrame(rows)
-            .rename(columns={"value": "accuracy"})
-            .assign(seconds=yardstick["seconds_per_image"])
-            .set_index("images"),
+            "populations": shortcuts.populations(measured),
+            "order": shortcuts.order_effects(measured),
+            "shortcut": _or_why(shortcuts.shortcut, measured),
+            "baseline": _or_why(_yardstick, splits),
         }
         write(tables, folder)
     return read(folder)
+
+
+def _yardstick(splits: Splits) -> pd.DataFrame:
+    measured = baseline.measure(splits, training.perturbed_test(splits), progress=True)
+    rows = [{"images": which, **vars(interval)} for which, interval in measured["accuracy"].items()]
+    table = pd.DataFrame(rows).rename(columns={"value": "accuracy"}).set_index("images")
+    return table.assign(seconds=measured["seconds_per_image"])
+
+
+def _or_why(function: Callable[[Any], pd.DataFrame], images: Any) -> pd.DataFrame:
+    """The table of ``function``, or, when there are too few images for it, why there is none."""
+    try:
+        return function(images)
+    except ValueError as error:
+        return pd.DataFrame({"not measured": [str(error)]}).set_index("not measured")
 
 
 def write(tables: dict[str, pd.DataFrame], folder: Path) -> None:

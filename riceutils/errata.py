@@ -179,8 +179,8 @@ def autoscale(values: np.ndarray) -> np.ndarray:
 
 
 def scale_example() -> dict[str, np.ndarray]:
-    """Two feature maps (24, 24): 0.7 everywhere, and a hill that is nowhere higher than 0.0001."""
-    y, x = np.mgrid[-1:1:24j, -1:1:24j]
+    """Two feature maps (25, 25): 0.7 everywhere, and a hill that is nowhere higher than 0.0001."""
+    y, x = np.mgrid[-1:1:25j, -1:1:25j]
     return {"constant": np.full_like(x, 0.7), "faint": 1e-4 * np.exp(-4 * (x**2 + y**2))}
 
 

@@ -159,8 +159,7 @@ def _grain(population: str, rng: np.random.Generator) -> bytes:
     contrast = (target_std.mean() / mean[6:9].mean()) ** 3
     edge = np.outer(depth < 1.2, contrast * look.edge * np.array(look.rim_tint, np.float32))
     base, gain = target_mean + 4, 1.0
-    core = where[depth > 2]
-    around = np.flatnonzero(ndimage.binary_dilation(cover > 0))
+    core, around = where[depth > 2], np.flatnonzero(ndimage.binary_dilation(cover > 0))
     image = _background().copy()
     behind = (1 - alpha) * image.reshape(-1, 3)[where] + np.float32(0.5)
     for attempt in range(3):
@@ -171,8 +170,7 @@ def _grain(population: str, rng: np.random.Generator) -> bytes:
             break
         # The first files tell what JPEG, the edge and saturation do to mean and spread; correct for it.
         pixels = np.asarray(Image.open(io.BytesIO(data))).reshape(-1, 3)
-        grain = pixels[around]
-        whole_mean, whole_variance, n = _spread(grain[grain @ LUMA > THRESHOLD])
+        whole_mean, whole_variance, n = _spread(pixels[around][pixels[around] @ LUMA > THRESHOLD])
         _, core_variance, n_core = _spread(pixels[core])
         edge_variance = whole_variance - core_variance * n_core / n
         room = np.maximum(target_std**2 - edge_variance, 4) * n / n_core
@@ -188,9 +186,8 @@ def _spread(pixels: NDArray[np.uint8]) -> tuple[Floats, Floats, int]:
     return mean, np.square(values - mean).mean(0), len(values)
 
 
-def _cover(points: Floats, rng: np.random.Generator) -> Floats:
+def _cover(points: Floats, rng: np.random.Generator, scale: int = 4) -> Floats:
     """Share (250, 250) of the grain in each pixel, from its outline (n, 2) in px; corners rounded, edge narrow."""
-    scale = 4
     low = np.maximum(np.floor(points.min(0)).astype(int) - 3, 0)
     high = np.minimum(np.ceil(points.max(0)).astype(int) + 4, SIDE)
     canvas = Image.new("L", tuple(scale * (high - low)))
@@ -208,8 +205,8 @@ def _background() -> NDArray[np.uint8]:
     """Black (250, 250, 3) with grey level 2 where neighbouring grains were erased, the same in all real files."""
     image = Image.new("RGB", (SIDE, SIDE))
     for x, y, a, b, degrees in ((25, 63, 62, 34, 55), (227, 141, 54, 25, -85), (190, 232, 50, 30, 50)):
-        t, turn = np.linspace(0, 2 * np.pi, 60), np.exp(1j * np.radians(degrees))
-        ellipse = (a * np.cos(t) + 1j * b * np.sin(t)) * turn + complex(x, y)
+        t = np.linspace(0, 2 * np.pi, 60)
+        ellipse = (a * np.cos(t) + 1j * b * np.sin(t)) * np.exp(1j * np.radians(degrees)) + complex(x, y)
         ImageDraw.Draw(image).polygon([(q.real, q.imag) for q in ellipse], fill=(2, 2, 2))
     return np.array(image)
 
@@ -219,8 +216,7 @@ def _outline(look: Look, axes: Floats, solidity: float, rng: np.random.Generator
     major, minor = axes
     t = np.linspace(0, 2 * np.pi, 160, endpoint=False)
     c, s = np.cos(t), np.sin(t)
-    head, tail = 2 / np.maximum(rng.normal(look.roundness, 0.2, 2), 1.8)
-    power = np.where(c > 0, head, tail)
+    power = np.where(c > 0, *(2 / np.maximum(rng.normal(look.roundness, 0.2, 2), 1.8)))
     wave = sum(rng.normal(0, 0.016 / k) * np.cos(k * t + rng.uniform(0, 6.3)) for k in range(2, 8))
     x = np.sign(c) * np.abs(c) ** power * (1 + wave)
     y = np.sign(s) * np.abs(s) ** power * (1 + wave) * (1 + rng.normal(0, 0.06) * x)
@@ -231,15 +227,15 @@ def _outline(look: Look, axes: Floats, solidity: float, rng: np.random.Generator
     floor = np.interp(nose, x[120:], y[120:])
     blunt = np.where(x > nose, nose + 0.3 * (x - nose), x)
     ragged = ndimage.gaussian_filter1d(rng.normal(0, 0.1, t.size), 1.5)
-    # The pixel staircase and its teeth widen the convex hull by half a pixel all round.
-    hull_gain = 1 + 0.45 * 2 * (major + minor) / (major * minor)
-    severity, step = 0.55, 0.275
+    # The pixel staircase and its teeth widen the convex hull by 0.7 px all round.
+    hull_gain = 1 + 0.7 * 2 * (major + minor) / (major * minor)
+    severity, step = 0.7, 0.35
     for _ in range(5):
-        start, end = first - 0.12 * severity, floor + thickness * (1 - 0.4 * severity)
+        start, end = first - 0.12 * severity, floor + thickness * (1 - 0.3 * severity)
         along = np.clip((x - start) / (nose - start), 0, 1)
         top = np.interp(start, x[40::-1], y[40::-1])
         cut = top + (end - top) * (1 - (1 - along) ** (0.6 + 1.8 * severity)) + ragged
-        cut -= 0.4 * thickness * (1 - np.sqrt(1 - np.clip(3 * along - 2, 0, 1) ** 2))  # the nose is round
+        cut -= 0.3 * thickness * (1 - np.sqrt(1 - np.clip(3 * along - 2, 0, 1) ** 2))  # the nose is round
         notched = np.where(along > 0, np.minimum(y, cut), y)
         points = ndimage.gaussian_filter1d(np.stack([blunt, notched], 1), 1.4, axis=0, mode="wrap")
         centroid, covariance, area = _moments(points)

@@ -169,7 +169,9 @@ def overview(present: Mapping[str, Run] | None = None, baseline: pd.DataFrame | 
             interval = evaluation.wilson(round(share * PUBLISHED_IMAGES), PUBLISHED_IMAGES)
             table.append((model, "published", "perturbed", share, interval.low, interval.high, *own.values()))
         for source, run in (("reference", runs.reference(model)), ("this build", (present or {}).get(model))):
-            for which in ("clean", "perturbed") if run is not None else ():
+            if run is None:
+                continue
+            for which in ("clean", "perturbed"):
                 metrics = run.record["metrics"][which]
                 values = (metrics["value"], metrics["low"], metrics["high"])
                 table.append((model, source, which, *values, *own.values()))

@@ -6,7 +6,7 @@ Every function returns ``(figure, table)``: a matplotlib figure with English lab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ WIDTH = 9.0  # inches
 Chart = tuple[Figure, pd.DataFrame]
 
 
-def figure(height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+def figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, np.ndarray]:
     """An empty figure in the book's one style and a 2-D array of its axes; no pyplot, so nothing is shown twice."""
     with sns.axes_style("ticks", STYLE):
         canvas = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -54,7 +54,7 @@ def feature_maps(outputs: np.ndarray, layer: str) -> Chart:
     rows = -(-filters // columns)
     top = float(outputs.max())
     canvas, axes = figure(WIDTH / columns * rows * 1.06 + 0.9, rows, columns)
-    picture = None
+    picture: Any = None
     for number, axis in enumerate(axes.flat):
         axis.axis("off")
         if number >= filters:

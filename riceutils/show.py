@@ -50,12 +50,11 @@ def note(phrase: str, **values: Any) -> None:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, bool | np.bool_):
-        return str(value)
-    if isinstance(value, int | np.integer):
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
+        number = float(value)
+        return "" if np.isnan(number) else f"{number:.4f}" if abs(number) < 100 else f"{number:,.1f}"
     return html.escape(str(value))
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import draw
 from PIL import Image
 
-from riceutils import audit, baseline
+from riceutils import audit, baseline, shortcuts
 from riceutils.sources import open_source
 
 
@@ -142,26 +142,26 @@ def features_table(**columns):
 
 def test_file_numbers():
     names = pd.Series(["a/Rice (12).jpg", "a/7.png", "b 3/img_0040.jpeg", "a/rice.jpg", "a/2 rice.jpg"])
-    np.testing.assert_array_equal(audit.file_numbers(names), [12, 7, 40, np.nan, np.nan])
+    np.testing.assert_array_equal(shortcuts.file_numbers(names), [12, 7, 40, np.nan, np.nan])
 
 
 def test_two_populations_are_cut_where_they_meet():
     rng = np.random.default_rng(0)
     area = np.r_[rng.normal(5400, 280, 700), rng.normal(9600, 890, 200)]
     table = features_table(area=area).sample(frac=1, random_state=0)
-    result = audit.populations(table)
+    result = shortcuts.populations(table)
     assert result["images"].tolist() == [700, 200]
     assert result["first"].tolist() == [1, 701]
     assert result["last"].tolist() == [700, 900]
     assert result["area mean"].tolist() == pytest.approx([5400, 9600], rel=0.02)
     assert result["explained"].min() > 0.85
-    assert audit.populations(features_table(area=rng.normal(5400, 280, 900)))["explained"].max() < 0.05
+    assert shortcuts.populations(features_table(area=rng.normal(5400, 280, 900)))["explained"].max() < 0.05
 
 
 def test_order_effects_per_class():
     rng = np.random.default_rng(0)
     falling = features_table(area=np.arange(800, 500, -1) + rng.normal(0, 30, 300)).assign(**{"class": "falling"})
-    result = audit.order_effects(pd.concat([falling, features_table(area=rng.random(300))]))
+    result = shortcuts.order_effects(pd.concat([falling, features_table(area=rng.random(300))]))
     assert result.loc["falling", "rank correlation"] < -0.9
     assert abs(result.loc["Jasmine", "rank correlation"]) < 0.2
     assert result["images"].tolist() == [300, 300]
@@ -169,8 +169,8 @@ def test_order_effects_per_class():
 
 def test_files_without_numbers_give_empty_results():
     table = features_table(area=np.arange(100.0)).assign(file=[f"a/rice {'x' * n}.jpg" for n in range(100)])
-    assert audit.order_effects(table).empty
-    assert audit.populations(table).empty
+    assert shortcuts.order_effects(table).empty
+    assert shortcuts.populations(table).empty
 
 
 def test_shortcut_is_found_where_there_is_one():
@@ -178,7 +178,7 @@ def test_shortcut_is_found_where_there_is_one():
     labels = np.repeat(["a", "b"], 200)
     size = rng.normal(3000, 100, 400) + 400 * (labels == "b")
     table = pd.DataFrame({"class": labels, "bytes": size, "background": rng.random(400)})
-    result = audit.shortcut(table)
+    result = shortcuts.shortcut(table)
     assert result.loc["file size", "accuracy"] > 0.95
     assert result.loc["both", "accuracy"] > 0.95
     assert result.loc["background mean", "low"] < 0.5 < result.loc["background mean", "high"]
@@ -188,11 +188,11 @@ def test_shortcut_is_found_where_there_is_one():
 def test_shortcut_says_which_class_is_too_small():
     table = pd.DataFrame({"class": ["a"] * 9 + ["b"] * 3, "bytes": 1, "background": 0.0})
     with pytest.raises(ValueError, match="Class 'b' has 3 images; 5 folds need 5"):
-        audit.shortcut(table)
+        shortcuts.shortcut(table)
 
 
 def test_checks_run_on_a_users_folder(grains_folder):
     table = baseline.table(grains_folder, progress=False)
-    assert audit.order_effects(table)["images"].tolist() == [40, 40, 40]
-    assert audit.populations(table, "round")["images"].sum() == 40
-    assert audit.shortcut(table)["images"].tolist() == [120] * 3
+    assert shortcuts.order_effects(table)["images"].tolist() == [40, 40, 40]
+    assert shortcuts.populations(table, "round")["images"].sum() == 40
+    assert shortcuts.shortcut(table)["images"].tolist() == [120] * 3

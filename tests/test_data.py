@@ -134,7 +134,7 @@ def separated(sides, table):
     return set(groups.first().index[groups.min() != groups.max()])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     copies=st.lists(st.integers(1, 4), min_size=8, max_size=40),
     seed=st.integers(0, 2**32 - 1),

@@ -14,7 +14,7 @@ LAYERS = [  # a module imports from rows below its own, or from its own row to t
     ["__main__", "book", "editions"],
     ["dataset", "show"],
     ["charts", "errata", "ledger", "plots", "study"],
-    ["training", "audit", "baseline"],
+    ["training", "audit", "baseline", "shortcuts"],
     ["runs", "data", "perturb", "evaluation", "activations"],
     ["models", "flops", "sources", "grains", "config", "files"],
 ]
