@@ -133,17 +133,6 @@ def build_edition(root: Path, language: str) -> None:
     if result.returncode:
         click.echo(result.stdout + result.stderr, err=True)
         raise click.ClickException(f"jupyter-book could not build the {language} edition (messages above).")
-    html = folder / "_build" / "html"
-    config = load_yaml(folder / "_config.yml")
-    write_page(root, "redirect.html", html / "index.html", lang=language, title=config["title"], page=pages(root)[0])
-
-
-def write_page(root: Path, template: str, target: Path, **values: str) -> None:
-    """Fill one of the plain templates of `book/_templates` (`$name`) and write it to `target`."""
-    text = (root / "book" / "_templates" / template).read_text(encoding="utf-8")
-    target.write_text(
-        Template(text).substitute({name: escape(value) for name, value in values.items()}), encoding="utf-8"
-    )
 
 
 def publish(root: Path) -> Path:
@@ -154,9 +143,11 @@ def publish(root: Path) -> Path:
     for language in LANGUAGES:
         shutil.copytree(build / "editions" / language / "_build" / "html", new / language)
     config = load_yaml(root / "_config.yml")
-    values = {f"title_{language}": config["editions"][language]["title"] for language in LANGUAGES}
+    values = {f"title_{language}": escape(config["editions"][language]["title"]) for language in LANGUAGES}
     base = (config["html"].get("baseurl") or "").rstrip("/")
-    write_page(root, "languages.html", new / "index.html", base=f"{base}/" if base else "", **values)
+    page = Template((root / "book" / "_templates" / "languages.html").read_text(encoding="utf-8"))
+    text = page.substitute({"base": f"{base}/" if base else "", **values})
+    (new / "index.html").write_text(text, encoding="utf-8")
     shutil.rmtree(old, ignore_errors=True)
     with suppress(FileNotFoundError):
         os.replace(site, old)

@@ -38,7 +38,7 @@ class DataParameters(BaseModel):
         BeforeValidator(_counts),
     ] = Field([200, 50, 100], description="train, validation, test; or one number for all three")
     skip_unreadable: bool = Field(False, description="leave unreadable files out instead of stopping")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="draws the split, the weights and the order of training")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="draws the weights and the order of training")
 
 
 class TrainingParameters(DataParameters):

@@ -170,22 +170,26 @@ def manifest(source: Source, *, skip_unreadable: bool = False, progress: bool = 
     whole image, unless ``skip_unreadable``, which leaves such files out.
     """
     cached = files.home() / "manifests" / f"{source.signature}.csv"
-    if cached.exists():
-        table = pd.read_csv(cached, dtype={"class": str}, keep_default_na=False)
-    else:
-        names = [name for members in source.members.values() for name in members]
-        labels = [label for label, members in source.members.items() for _ in members]
-        rows = parallel(lambda name: _describe(source, name), names, "Reading", progress)
-        table = pd.DataFrame(rows, columns=["sha256", "width", "height", "error"])
-        table.insert(0, "file", names)
-        table.insert(1, "class", labels)
-        with files.replacing(cached) as temporary:
-            table.to_csv(temporary, index=False)
+    with files.once(cached) as missing:
+        if missing:
+            _list(source, cached, progress)
+    table = pd.read_csv(cached, dtype={"class": str}, keep_default_na=False)
     broken = table[table["error"] != ""]
     if len(broken) and not skip_unreadable:
         more = f" ({len(broken) - 1} more like it)" if len(broken) > 1 else ""
         raise DataError(broken["error"].iloc[0] + more)
     return table[table["error"] == ""].drop(columns="error").reset_index(drop=True)
+
+
+def _list(source: Source, target: Path, progress: bool) -> None:
+    names = [name for members in source.members.values() for name in members]
+    labels = [label for label, members in source.members.items() for _ in members]
+    rows = parallel(lambda name: _describe(source, name), names, "Reading", progress)
+    table = pd.DataFrame(rows, columns=["sha256", "width", "height", "error"])
+    table.insert(0, "file", names)
+    table.insert(1, "class", labels)
+    with files.replacing(target) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def _describe(source: Source, name: str) -> tuple[str, int, int, str]:
@@ -255,17 +259,21 @@ def _targets(label: str, available: int, counts: int | Sequence[int] | None) -> 
 def _pixels(source: Source, names: list[str], size: int, fingerprint: str, progress: bool) -> np.ndarray:
     """uint8 (N, size, size, 3), decoded once into the cache folder; memory-mapped when over ``IN_MEMORY``."""
     target = files.home() / "images" / f"{fingerprint}.npy"
-    if not target.exists():
-        with files.replacing(target) as temporary:
-            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(names), size, size, 3))
-
-            def store(row: int) -> None:
-                array[row] = decode(source.read(names[row]), names[row], size)
-
-            parallel(store, range(len(names)), "Decoding", progress)
-            array.flush()
-            del array
+    with files.once(target) as missing:
+        if missing:
+            _decode_all(source, names, size, target, progress)
     return np.load(target, mmap_mode="r" if target.stat().st_size > IN_MEMORY else None)
+
+
+def _decode_all(source: Source, names: list[str], size: int, target: Path, progress: bool) -> None:
+    with files.replacing(target) as temporary:
+        array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(names), size, size, 3))
+
+        def store(row: int) -> None:
+            array[row] = decode(source.read(names[row]), names[row], size)
+
+        parallel(store, range(len(names)), "Decoding", progress)
+        array.flush()
 
 
 def parallel(function: Callable, items: Sequence, label: str, progress: bool) -> list:

@@ -57,17 +57,20 @@ def _with_values(code: str, values: Mapping[str, Any]) -> str:
 
 
 def translate_html(html: str, language: str, terms: Mapping[str, str]) -> str:
-    """Drop the elements of other languages from a cell's html; for Korean, translate `<th>` by the glossary."""
-    if "lang=" not in html and "<th" not in html:
+    """Drop the elements of other languages from a cell's html; for Korean, translate table cells by the glossary.
+
+    Only a cell whose whole text is a term; a name in `<code>` stays.
+    """
+    if "lang=" not in html and "<table" not in html:
         return html
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(html, "html.parser")
     for element in soup.find_all(lang=[other for other in LANGUAGES if other != language]):
         element.decompose()
-    for header in soup.find_all("th") if language == "ko" else []:
-        if header.string and header.string.strip() in terms:
-            header.string = terms[header.string.strip()]
+    for cell in soup.find_all(["th", "td"]) if language == "ko" else []:
+        if cell.string and not cell.find(True) and cell.string.strip() in terms:
+            cell.string = terms[cell.string.strip()]
     return str(soup)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from filelock import FileLock
 
 PACKAGE = Path(__file__).parent
 RESOURCES = PACKAGE / "resources"
@@ -57,6 +58,17 @@ def replacing(target: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def once(target: Path) -> Iterator[bool]:
+    """Whether ``target`` still has to be made, under a lock: of two processes, one makes it and the other waits."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        yield False
+        return
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        yield not target.exists()
 
 
 def write_text(target: Path, text: str) -> None:

@@ -30,16 +30,18 @@ PROTOCOL = {"image_size": 224, "learning_rate": 1e-3, "augment": False, "time_li
 
 
 @cache
-def _phrases() -> dict[str, dict[str, str]]:
+def _phrases() -> dict[str, Any]:
     return yaml.safe_load((files.RESOURCES / "phrases.yml").read_text(encoding="utf-8"))
 
 
-def _spans(phrase: str, tag: str = "span", **values: Any) -> str:
+def _spans(phrase: str | Mapping[str, str], tag: str = "span", **values: Any) -> str:
     """The phrase in both languages; a value may be a mapping of languages itself."""
+
+    texts = _phrases()[phrase] if isinstance(phrase, str) else phrase
 
     def text(lang: str) -> str:
         own = {name: value[lang] if isinstance(value, Mapping) else value for name, value in values.items()}
-        return html.escape(_phrases()[phrase][lang].format(**own))
+        return html.escape(texts[lang].format(**own))
 
     return " ".join(f'<{tag} lang="{lang}">{text(lang)}</{tag}>' for lang in LANGUAGES)
 
@@ -49,7 +51,18 @@ def note(phrase: str, **values: Any) -> None:
     display(HTML(f'<div class="rice-note">{_spans(phrase, "p", **values)}</div>'))
 
 
+class _Markup(str):
+    """Text of a table cell that is HTML already."""
+
+
+def _code(name: str) -> _Markup:
+    """A name that the edition filter does not translate."""
+    return _Markup(f"<code>{html.escape(name)}</code>")
+
+
 def _cell(value: Any) -> str:
+    if isinstance(value, _Markup):
+        return value
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, float | np.floating):
@@ -86,18 +99,22 @@ def folded(content: pd.DataFrame) -> None:
 
 def settings(parameters: config.DataParameters, splits: Splits) -> None:
     """Display the parameters of this build, what images it ran on, and where it departs from the protocol."""
-    fields = type(parameters).model_fields
-    rows = [(name, str(value), fields[name].description) for name, value in parameters.model_dump().items()]
-    rows[0] = ("data", Path(parameters.data).name, rows[0][2])  # a page tells no local paths
+    meanings = _phrases()["parameters"]
+    rows = [
+        (_code(name), str(value), _Markup(_spans(meanings[name]))) for name, value in parameters.model_dump().items()
+    ]
+    rows[0] = (rows[0][0], Path(parameters.data).name, rows[0][2])  # a page tells no local paths
     table(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
     counts = {side: len(getattr(splits, side)) for side in ("train", "validation", "test")}
     note("demonstration" if splits.kind == "synthetic" else "real_build", images=f"{sum(counts.values()):,}")
     values = parameters.model_dump()
-    departures = [(k, str(v), str(values[k])) for k, v in PROTOCOL.items() if k in values and values[k] != v]
+    departures: list[tuple[str, str, str]] = [
+        (_code(k), str(v), str(values[k])) for k, v in PROTOCOL.items() if k in values and values[k] != v
+    ]
     protocol = {"train": 60_000, "validation": 7_500, "test": 7_500}
     departures += [(k, f"{v:,}", f"{counts[k]:,}") for k, v in protocol.items() if counts[k] != v]
     if splits.kind == "synthetic":
-        departures.append(("data", "Rice Image Dataset", "synthetic"))
+        departures.append((_code("data"), "Rice Image Dataset", "synthetic"))
     note("deviations" if departures else "no_deviations")
     if departures:
         table(pd.DataFrame(departures, columns=["parameter", "published", "this build"]))
@@ -147,8 +164,8 @@ def difference(run: Run) -> None:
         points = f"{100 * (ours.value - theirs.value):+.1f}"
         which_words = {"ours": ledger.written(ours, ""), "theirs": ledger.written(theirs, "")}
         note("difference", which=_phrases()[which], points=points, overlap=overlap, **which_words)
-    settings = [
-        (name, str(theirs), str(getattr(run.spec, name)))
+    settings: list[tuple[str, str, str]] = [
+        (_code(name), str(theirs), str(getattr(run.spec, name)))
         for name, theirs in reference.spec.model_dump().items()
         if name != "data" and getattr(run.spec, name) != theirs
     ]
@@ -158,7 +175,7 @@ def difference(run: Run) -> None:
         if count != run.record["data"]["images"][side]
     ]
     if run.record["data"]["kind"] != reference.record["data"]["kind"]:
-        settings.insert(0, ("data", reference.record["data"]["kind"], run.record["data"]["kind"]))
+        settings.insert(0, (_code("data"), reference.record["data"]["kind"], run.record["data"]["kind"]))
     if settings:
         table(pd.DataFrame(settings, columns=["parameter", "reference", "this build"]))
     else:

@@ -196,9 +196,10 @@ def _fit(
 def perturbed_test(splits: Splits) -> np.ndarray:
     """The test images under the published perturbation: drawn once, kept, the same for every model."""
     target = files.home() / "images" / f"{splits.fingerprint}-perturbed.npy"
-    if not target.exists():
-        with files.replacing(target) as temporary:
-            np.save(temporary, perturb.published(splits.test.images))
+    with files.once(target) as missing:
+        if missing:
+            with files.replacing(target) as temporary:
+                np.save(temporary, perturb.published(splits.test.images))
     return np.load(target, mmap_mode="r")
 
 

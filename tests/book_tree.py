@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,3 +153,19 @@ def make_tree(folder: Path) -> Path:
     for name in CHAPTERS:
         nbformat.write(chapter(name), folder / "notebooks" / f"{name}.ipynb")
     return folder
+
+
+@cache
+def _built(folder: Path) -> Path:
+    folder.mkdir()
+    tree = make_tree(folder)
+    command = [sys.executable, "-m", "riceutils.book", "build"]
+    result = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return tree
+
+
+@pytest.fixture(scope="session")
+def built_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with tiny chapters whose book has been built, once for all test files; copy it to change it."""
+    return _built(tmp_path_factory.getbasetemp() / "built-book")

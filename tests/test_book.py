@@ -16,6 +16,7 @@ import jupytext
 import nbformat
 import pytest
 import yaml
+from book_tree import built_tree  # noqa: F401
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from riceutils import book, editions
@@ -147,7 +148,7 @@ def test_chapter_form(path):
 
 
 @pytest.fixture
-def tree(built_tree, tmp_path):
+def tree(built_tree, tmp_path):  # noqa: F811
     """A copy of the built checkout, to be changed."""
     return shutil.copytree(built_tree, tmp_path / "checkout", symlinks=True)
 

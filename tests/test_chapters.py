@@ -163,3 +163,14 @@ def test_the_set_up_cell_does_nothing_elsewhere_and_installs_on_colab(chapter, t
     (tmp_path / "riceutils-9.9.9-py3-none-any.whl").touch()
     shell.run_cell(cell.source).raise_error()
     assert "riceutils-9.9.9-py3-none-any.whl" in called[1]
+
+
+def test_parameters_are_explained_in_both_languages_as_declared():
+    from riceutils import show
+
+    declared = {
+        name: field.description for kind in config.CHAPTERS.values() for name, field in kind.model_fields.items()
+    }
+    explained = show._phrases()["parameters"]
+    assert {name: texts["en"] for name, texts in explained.items()} == declared
+    assert all(re.search("[가-힣]", texts["ko"]) for texts in explained.values())

@@ -22,9 +22,11 @@ MEASURED = 200  # images per population
 # Tolerances: the mean in standard deviations of the population, the spread as a range of ratios. The sampling error
 # of 200 images alone is 0.07 and 5 %. Solidity and extent depend on the notch's shape, which no statistic gives;
 # grains have one notch here, so the long tail of low solidity in the slender varieties is not reached.
-MEAN, SPREAD = 0.4, (0.7, 1.3)
-LOOSER = {"solidity": (0.6, (0.5, 1.3)), "extent": (0.6, (0.7, 1.4)), "B_sd": (0.6, (0.55, 1.35))}
-CENTRE = {"cx_off": (0.5, (0.7, 1.8)), "cy_off": (0.5, (0.7, 1.8))}
+# The spread of colour varies less from grain to grain than it does in the photographs.
+MEAN, SPREAD = 0.3, (0.75, 1.25)
+LOOSER = dict.fromkeys(("R_sd", "G_sd", "B_sd"), (0.5, (0.6, 1.25)))
+LOOSER |= {"solidity": (0.5, (0.5, 1.25)), "extent": (0.5, (0.75, 1.3))}
+LOOSER |= {"cx_off": (0.4, (0.75, 1.7)), "cy_off": (0.4, (0.75, 1.7))}
 
 
 def measure(image):
@@ -33,7 +35,8 @@ def measure(image):
     labels = label(grey > grains.THRESHOLD, connectivity=2)
     mask = ndimage.binary_fill_holes(labels == 1 + np.argmax(np.bincount(labels.ravel())[1:]))
     region = regionprops(mask.astype(np.uint8))[0]
-    corners = np.concatenate([np.argwhere(mask) + (i, j) for i in (0, 1) for j in (0, 1)])
+    outline = np.argwhere(mask & ~ndimage.binary_erosion(mask))
+    corners = np.concatenate([outline + np.array(corner) for corner in ((0, 0), (0, 1), (1, 0), (1, 1))])
     colours = image[mask].astype(float)
     features = {
         "area": region.area,
@@ -68,7 +71,7 @@ def test_statistics_of_the_images_are_the_published_ones(population):
     wrong = []
     for feature, values in measured.items():
         mean, std = float(row[f"{feature}_mean"]), float(row[f"{feature}_std"])
-        near, (low, high) = (LOOSER | CENTRE).get(feature, (MEAN, SPREAD))
+        near, (low, high) = LOOSER.get(feature, (MEAN, SPREAD))
         bias, ratio = (values.mean() - mean) / std, values.std() / std
         if abs(bias) > near or not low < ratio < high:
             wrong.append(f"{feature}: mean off by {bias:+.2f} std, spread {ratio:.2f} of the published")
@@ -100,7 +103,7 @@ def test_varieties_differ_under_one_seed():
 
 
 def test_jasmine_mixes_its_two_recordings():
-    areas = np.array([measure(image)["area"] for image in grains.render("Jasmine", 120)])
+    areas = (grains.render("Jasmine", 120).mean(3) > grains.THRESHOLD).sum((1, 2))
     large = (areas > 7200).mean()  # between A (5396 ± 277) and B (9608 ± 893)
     assert abs(large - 3282 / 15000) < 0.13  # 3.4 standard errors of 120 draws
 

@@ -9,6 +9,7 @@ import importlib.util
 import shutil
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -67,6 +68,14 @@ def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
         shutil.copyfile(path, target)
 
 
+def write_index(app: Sphinx, exception: Exception | None) -> None:
+    """Lead from the book's index.html to its first page; Jupyter Book's own redirection has no language or title."""
+    if not exception and app.builder.format == "html":
+        page = Template(Path(__file__).parents[1].joinpath("_templates/redirect.html").read_text(encoding="utf-8"))
+        values = {"lang": app.config.language, "title": escape(app.config.html_title), "page": app.config.root_doc}
+        Path(app.outdir, "index.html").write_text(page.substitute(values), encoding="utf-8")
+
+
 def alternates(edition: str, baseurl: str, content_root: str, page: str) -> dict[str, str]:
     """Addresses of a page in each language and of the language page (`x-default`).
 
@@ -116,4 +125,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-page-context", add_links, priority=100)  # before the theme drops templates that are empty
     app.connect("html-page-context", launch_chapters_only, priority=900)  # after the theme has made its buttons
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", write_index)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
