@@ -150,7 +150,9 @@ def test_the_set_up_cell_does_nothing_elsewhere_and_installs_on_colab(chapter, t
     monkeypatch.chdir(tmp_path)
     called = []
     monkeypatch.setattr(shell, "system", lambda command: called.append(command))
-    monkeypatch.setattr(shell, "run_line_magic", lambda name, line, **_: called.append(f"%{name} {line}"))
+    monkeypatch.setattr(
+        shell, "run_line_magic", lambda name, line, **_: called.append(f"%{name} {shell.var_expand(line)}")
+    )
     shell.run_cell(cell.source).raise_error()
     assert called == []
     monkeypatch.setitem(sys.modules, "google.colab", type(os)("google.colab"))
