@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy import ndimage
+from scipy.spatial import ConvexHull
 from tqdm import tqdm
 
 from riceutils import evaluation
@@ -52,8 +53,6 @@ def features(images: np.ndarray, progress: bool = False) -> pd.DataFrame:
 
 
 def _measure(image: np.ndarray) -> tuple[float, ...]:
-    from skimage.morphology import convex_hull_image
-
     grey = np.rint(image @ LUMA)  # whole grey levels, as Pillow makes them
     labels, count = ndimage.label(grey > THRESHOLD, np.ones((3, 3)))
     if not count:
@@ -65,12 +64,14 @@ def _measure(image: np.ndarray) -> tuple[float, ...]:
     area = points.shape[1]
     # At least 1 px: the second moment of a line one pixel wide is zero.
     minor, major = np.maximum(4 * np.sqrt(np.maximum(np.linalg.eigvalsh(np.cov(points, bias=True)), 0)), 1)
-    hull = convex_hull_image(mask).sum() if min(mask.shape) > 2 else area
+    # The hull of the pixels' corners, as in class_stats.csv; in two dimensions SciPy's volume is the area.
+    outline = np.argwhere(mask & ~ndimage.binary_erosion(mask))
+    hull = ConvexHull(np.concatenate([outline + corner for corner in ((0, 0), (0, 1), (1, 0), (1, 1))])).volume
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     core = depth > max(1.0, EDGE * min(image.shape[:2]))
     colours = [*_colours(image[box][mask]), *_colours(image[box][core if core.any() else mask])]
     outside = (grey.sum() - grey[box][mask].sum()) / max(grey.size - area, 1)
-    shape = (area, major, minor, major / minor, area / max(hull, area), area / mask.size)
+    shape = (area, major, minor, major / minor, area / hull, area / mask.size)
     return tuple(float(value) for value in (*shape, *colours, outside))
 
 

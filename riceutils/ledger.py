@@ -21,10 +21,10 @@ COLUMNS = {  # column of models.csv → the ledger's quantity
     "filters": "filters",
     "tflops_7500_images": "TFLOPs of 7,500 images",
     "best_epoch": "best epoch",
-    "train_accuracy": "accuracy",
-    "train_loss": "loss",
-    "val_accuracy": "val_accuracy",
-    "val_loss": "val_loss",
+    "train_accuracy": "training accuracy",
+    "train_loss": "training loss",
+    "val_accuracy": "validation accuracy",
+    "val_loss": "validation loss",
     "test_accuracy": "perturbed accuracy",
     "macro_precision": "macro precision",
     "macro_recall": "macro recall",
@@ -82,12 +82,11 @@ def measured(run: Run) -> dict[str, Measured]:
     record = run.record
     images = record["data"]["images"]
     figures = {"best epoch": Measured(record["best_epoch"])}
-    for quantity in ("loss", "val_loss"):
-        figures[quantity] = Measured(record["best"][quantity])
-    for quantity, side in (("accuracy", "train"), ("val_accuracy", "validation")):
-        share = record["best"][quantity]
+    for name, prefix, side in (("training", "", "train"), ("validation", "val_", "validation")):
+        figures[f"{name} loss"] = Measured(record["best"][f"{prefix}loss"])
+        share = record["best"][f"{prefix}accuracy"]
         interval = evaluation.wilson(round(share * images[side]), images[side])
-        figures[quantity] = Measured(share, interval.low, interval.high)
+        figures[f"{name} accuracy"] = Measured(share, interval.low, interval.high)
     for which in ("clean", "perturbed"):
         figures[f"{which} accuracy"] = Measured(*(record["metrics"][which][key] for key in ("value", "low", "high")))
     labels, probabilities = run.predictions["labels"], run.predictions["perturbed"]

@@ -55,9 +55,9 @@ class _Markup(str):
     """Text of a table cell that is HTML already."""
 
 
-def _code(name: str) -> _Markup:
+def _code(name: Any) -> _Markup:
     """A name that the edition filter does not translate."""
-    return _Markup(f"<code>{html.escape(name)}</code>")
+    return _Markup(f"<code>{html.escape(str(name))}</code>")
 
 
 def _cell(value: Any) -> str:
@@ -68,11 +68,14 @@ def _cell(value: Any) -> str:
     if isinstance(value, float | np.floating):
         number = float(value)
         return "" if np.isnan(number) else f"{number:.4f}" if abs(number) < 100 else f"{number:,.1f}"
+    if isinstance(value, str) and value.isdigit() and len(value) > 4:
+        return f"{int(value):,}"
     return html.escape(str(value))
 
 
 def _html(table: pd.DataFrame) -> str:
-    return table.map(_cell).to_html(index=False, border=0, escape=False, classes="rice-table")
+    names = {column: table[column].map(_code) for column in ("layer", "model") if column in table}
+    return table.assign(**names).map(_cell).to_html(index=False, border=0, escape=False, classes="rice-table")
 
 
 def table(content: pd.DataFrame) -> None:
@@ -227,7 +230,9 @@ def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
         labels = first.predictions["labels"]
         if first.spec.data == second.spec.data:
             test = evaluation.mcnemar(first.predictions["perturbed"], second.predictions["perturbed"], labels)
-            rows.append((first.spec.model, second.spec.model, test.only_first, test.only_second, f"{test.p:.2g}"))
+            rows.append(
+                (_code(first.spec.model), _code(second.spec.model), test.only_first, test.only_second, f"{test.p:.2g}")
+            )
     note("pairs" if rows else "no_pairs", label=_phrases()[f"label_{label.replace(' ', '_')}"])
     if rows:
         table(pd.DataFrame(rows, columns=["first", "second", "only first right", "only second right", "p"]))
@@ -266,7 +271,7 @@ def footer(chapter: str, used: Iterable[Run] = (), splits: Splits | None = None)
             }
         )
     if rows:
-        table(pd.DataFrame(rows).set_index("run").T.rename_axis("record").reset_index())
+        table(pd.DataFrame(rows).set_index("run").T.rename_axis("record").rename_axis(columns=None).reset_index())
     for code in dict.fromkeys(run.record["code"] for run in used):
         if code != runs.code_hash():
             note("code_changed", then=code[:8], now=runs.code_hash()[:8], version=runs.TRAINING_VERSION)
