@@ -131,8 +131,13 @@ def chapter_parameters(profile_name: str, chapter: str, data: str | None = None)
     fields = CHAPTERS[chapter].model_fields if chapter in CHAPTERS else {}
     values = {k: v for k, v in (settings.get("parameters") or {}).items() if k in fields}
     values |= (settings.get("chapters") or {}).get(chapter) or {}
-    if data:
-        values["data"] = data if data in ("synthetic", "kaggle") else str(Path(data).expanduser().resolve())
+    if data in ("synthetic", "kaggle"):
+        values["data"] = data
+    elif data:
+        path = Path(data).expanduser().resolve()
+        if not path.exists():
+            raise ParameterError(f"No such folder or zip: {data}. Use 'synthetic', 'kaggle', or an existing path.")
+        values["data"] = str(path)
     return check(chapter, values).model_dump()
 
 

@@ -116,6 +116,11 @@ BAD = [
 ]
 
 
+def test_images_that_are_not_there_are_said_before_a_build_starts():
+    with pytest.raises(config.ParameterError, match="No such folder or zip: no/where"):
+        config.chapter_parameters("quick", "02_cnn", "no/where")
+
+
 @pytest.mark.parametrize(("values", "message"), BAD)
 def test_a_wrong_parameter_is_one_clear_sentence(values, message):
     with pytest.raises(config.ParameterError, match=message):

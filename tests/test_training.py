@@ -178,3 +178,9 @@ def test_committed_weights_stay_small(splits, monkeypatch, tmp_path):
     assert run.has_weights
     with pytest.raises(FileNotFoundError, match="too large"):
         committed.model()
+
+
+def test_tensorboard_logs_on_request(splits, tmp_path):
+    spec = spec_of(splits, seed=4, epochs=1)
+    training.train_or_load(spec, splits, tensorboard=str(tmp_path), progress=False)
+    assert list(tmp_path.rglob("events.out.*"))

@@ -1,0 +1,47 @@
+"""The README stays true: its figures are those of the reference results, in both languages."""
+
+from pathlib import Path
+
+import pytest
+
+from riceutils import dataset, ledger, runs
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def rows():
+    """The lines of the README's table of figures, as the reference results have them."""
+    for run in runs.references():
+        if run is not None and not run.spec.augment:
+            published = ledger.published().set_index("model").loc[run.spec.model, "test_accuracy"]
+            figures = ledger.measured(run)
+            accuracies = [ledger.written(figures[f"{which} accuracy"], "") for which in ("clean", "perturbed")]
+            seed = f", seed {run.spec.seed}" if run.spec.seed else ""
+            yield (
+                f"| `{run.spec.model}`{seed} | {run.record['parameters']:,} | {run.record['flops'] / 1e6:,.1f} "
+                f"| {accuracies[0]} | {accuracies[1]} | {published} |"
+            )
+    yardstick = dataset.read()["baseline"].set_index("images")
+    cells = [
+        ledger.written(ledger.Measured(*yardstick.loc[which, ["accuracy", "low", "high"]].astype(float)), "")
+        for which in ("clean", "perturbed")
+    ]
+    yield f"| QDA | – | – | {cells[0]} | {cells[1]} | – |"
+    for entry in dataset.read()["cross"].to_dict("records"):
+        value = ledger.Measured(float(entry["accuracy"]), float(entry["low"]), float(entry["high"]))
+        yield f"| {entry['trained on']} → {entry['tested on']} | {ledger.written(value, '')} |"
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ko.md"])
+def test_the_table_is_that_of_the_reference_results(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for row in rows():
+        assert row in text
+
+
+def test_both_languages_show_the_same_commands():
+    blocks = {}
+    for name in ("README.md", "README.ko.md"):
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        blocks[name] = [line.split("  ")[0] for line in lines if line.startswith(("make ", "python -m", "papermill "))]
+    assert blocks["README.md"] == blocks["README.ko.md"]
