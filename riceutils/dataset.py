@@ -62,7 +62,7 @@ def write(tables: dict[str, pd.DataFrame], folder: Path) -> None:
     with files.replacing(folder) as temporary:
         temporary.mkdir()
         for name, table in tables.items():
-            table.to_csv(temporary / f"{name}.csv", float_format="%.6g")
+            table.to_csv(temporary / f"{name}.csv", index=table.index.name is not None, float_format="%.6g")
 
 
 def read(folder: Path = REFERENCE) -> dict[str, pd.DataFrame]:

@@ -69,3 +69,13 @@ def test_the_lock_names_no_host():
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     assert lines
     assert not [line for line in lines if "://" in line or line.startswith("-")]
+
+
+def test_reference_measurements_are_complete():
+    from riceutils import dataset
+
+    tables = dataset.read()
+    assert set(tables) == {*dataset.TABLES, "cross"}
+    for table in tables.values():
+        assert len(table)
+        assert not [column for column in table.columns if column.startswith("Unnamed")]
