@@ -67,7 +67,11 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float | np.floating):
         number = float(value)
-        return "" if np.isnan(number) else f"{number:.4f}" if abs(number) < 100 else f"{number:,.1f}"
+        if np.isnan(number):
+            return ""
+        if 0 < abs(number) < 1e-4:
+            return f"{number:.1e}"
+        return f"{number:.4f}" if abs(number) < 10 else f"{number:,.1f}"
     if isinstance(value, str) and value.isdigit() and len(value) > 4:
         return f"{int(value):,}"
     return html.escape(str(value))
