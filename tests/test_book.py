@@ -295,6 +295,8 @@ def test_addresses_of_repository_and_site(tree):
 
 
 def test_both_languages_on_a_page_from_the_root(tree):
+    (tree / ".pytest_cache").mkdir()
+    (tree / ".pytest_cache" / "README.md").write_text("# A tool's cache, no page of the book\n", encoding="utf-8")
     program = Path(sys.executable).with_name("jupyter-book")
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     command = [program, "build", ".", "-n", "-W", "--keep-going"]
