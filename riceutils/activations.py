@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from riceutils.grains import LUMA, THRESHOLD
+
 if TYPE_CHECKING:
     import keras
 
-FOREGROUND = 20  # grey value over which a pixel belongs to the grain: the data set's published measurement
 BATCH = 16
 
 
@@ -49,8 +50,8 @@ def measure(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
     @tf.function(reduce_retracing=True)
     def statistics(batch: tf.Tensor) -> list[list[tf.Tensor]]:
         pixels = tf.cast(batch, tf.float32)
-        grey = tf.tensordot(pixels, tf.constant([0.299, 0.587, 0.114]), 1)[..., None]
-        mask = tf.cast(grey > FOREGROUND, tf.float32)
+        grey = tf.tensordot(pixels, tf.constant(LUMA), 1)[..., None]
+        mask = tf.cast(grey > THRESHOLD, tf.float32)
         outputs = network(pixels / 255.0, training=False)
         results = []
         for output in outputs if isinstance(outputs, list) else [outputs]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from riceutils import evaluation
 from riceutils.data import Splits
+from riceutils.grains import LUMA, THRESHOLD
 from riceutils.sources import DataError, Source, decode, open_source
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ COLOUR = ("R", "G", "B", "R_sd", "G_sd", "B_sd")
 FEATURES = (*SHAPE, *(f"core_{name}" for name in COLOUR))
 COLUMNS = (*SHAPE, "extent", *COLOUR, *(f"core_{name}" for name in COLOUR), "background")
 EDGE = 3 / 224  # of the image's side: colours of the core are taken deeper than this, but at least 1 px
-THRESHOLD = 20  # grey level above which a pixel may be grain; the background is black but for JPEG noise
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's mode L
 REGULARISATION = 1e-3  # share of the identity in each class's covariance: a small class stays invertible
 
 

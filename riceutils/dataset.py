@@ -29,7 +29,7 @@ def measurements(splits: Splits, per_class: int | None = PER_CLASS) -> dict[str,
     folder = files.home() / "dataset" / files.digest([VERSION, splits.fingerprint, per_class])
     if not folder.exists():
         report = audit.audit(splits.source)
-        measured = baseline.table(splits.source, per_class)
+        measured = _features(splits, per_class)
         tables = {
             "classes": report.classes,
             "duplicates": report.separated.rename_axis("found"),
@@ -40,6 +40,16 @@ def measurements(splits: Splits, per_class: int | None = PER_CLASS) -> dict[str,
         }
         write(tables, folder)
     return read(folder)
+
+
+def _features(splits: Splits, per_class: int | None) -> pd.DataFrame:
+    """``baseline.table`` of the source, measured once and kept in the cache folder."""
+    target = files.home() / "dataset" / f"{files.digest([VERSION, splits.source.signature, per_class])}.csv"
+    with files.once(target) as missing:
+        if missing:
+            with files.replacing(target) as temporary:
+                baseline.table(splits.source, per_class).to_csv(temporary, index=False)
+    return pd.read_csv(target, dtype={"class": str}, keep_default_na=False)
 
 
 def _yardstick(splits: Splits) -> pd.DataFrame:
@@ -80,7 +90,7 @@ def counts(splits: Splits) -> pd.DataFrame:
     )
 
 
-def statistics(splits: Splits, per_class: int = 200) -> pd.DataFrame:
+def statistics(splits: Splits, per_class: int = PER_CLASS) -> pd.DataFrame:
     """Mean of each feature per class of these images beside the published statistics, in long form.
 
     Columns: class, feature, this build, published, standard deviation (of the published population; Jasmine's two
@@ -89,7 +99,7 @@ def statistics(splits: Splits, per_class: int = 200) -> pd.DataFrame:
     """
     facts = pd.read_csv(files.RESOURCES / "class_stats.csv")
     facts["class"] = facts["population"].str.split("_").str[0]
-    measured = baseline.table(splits.source, per_class).groupby("class").mean(numeric_only=True)
+    measured = _features(splits, per_class).groupby("class").mean(numeric_only=True)
     rows = []
     for label, populations in facts[facts["class"].isin(measured.index)].groupby("class"):
         share = populations["images"] / populations["images"].sum()

@@ -31,7 +31,7 @@ VARIETIES = tuple(POPULATIONS)
 
 SIDE = 250  # px, of every file of the data set
 THRESHOLD = 20  # grey level above which a pixel counts as grain, as in class_stats.csv
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's mode L
 RIM_DEPTHS = (2.0, 3.0, 4.0, 6.0, 9.0, 14.0, 22.0)  # px below the edge
 
 

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from riceutils import activations, data, files, runs, training
+from riceutils import activations, data, evaluation, files, runs, training
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +116,12 @@ def test_weights_in_the_run_give_its_predictions(splits):
 
 def test_early_stopping_restores_the_best_epoch(splits):
     run = train(spec_of(splits, epochs=30, patience=1, learning_rate=0.05), splits)
-    assert run.record["best_epoch"] == int(run.history["val_loss"].to_numpy().argmin()) + 1
-    if run.record["stopped"] == "early stopping":
-        assert len(run.history) == run.record["best_epoch"] + 1
+    restored = evaluation.loss(training.predict(run.model(), splits.validation.images), splits.validation.labels)
+    assert restored == pytest.approx(run.history["val_loss"].min(), rel=1e-3)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_way_out(splits):
     spec = spec_of(splits, learning_rate=1.0)
-    broken = data.Split(splits.train.images, splits.train.labels, splits.train.files, splits.classes)
     original = training.new_model
 
     def poisoned(spec):
@@ -138,7 +136,6 @@ def test_a_loss_that_is_no_number_stops_with_the_way_out(splits):
     finally:
         training.new_model = original
     assert runs.find(spec) is None
-    assert len(broken) == len(splits.train)
 
 
 def test_the_time_limit_is_marked(splits, monkeypatch):
