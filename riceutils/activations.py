@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from riceutils.grains import LUMA, THRESHOLD
+from riceutils.models import pretrained
 
 if TYPE_CHECKING:
     import keras
@@ -22,18 +23,20 @@ def convolutions(model: keras.Model) -> list[keras.Layer]:
     return [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
 
 
-def maps(model: keras.Model, images: np.ndarray, layers: list[str] | None = None) -> dict[str, np.ndarray]:
+def maps(
+    model: keras.Model, images: np.ndarray, layers: list[str] | None = None, preprocessing: str = "rgb"
+) -> dict[str, np.ndarray]:
     """Outputs of convolution layers for uint8 ``images`` (N, H, W, 3): name → float32 (N, h, w, filters)."""
     import keras
 
     chosen = [layer for layer in convolutions(model) if layers is None or layer.name in layers]
     network = keras.Model(model.input, [layer.output for layer in chosen])
-    outputs = network(images.astype(np.float32) / 255.0, training=False)
+    outputs = network(pretrained.preprocess(images, preprocessing), training=False)
     outputs = outputs if isinstance(outputs, list) else [outputs]
     return {layer.name: np.asarray(output) for layer, output in zip(chosen, outputs, strict=True)}
 
 
-def measure(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
+def measure(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") -> pd.DataFrame:
     """Measure every convolution filter on uint8 ``images`` (N, H, W, 3), in one streaming pass.
 
     A row per filter: ``layer``, ``filter``, ``apoz`` (share of exactly zero outputs: Average Percentage of Zeros,
@@ -52,7 +55,7 @@ def measure(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
         pixels = tf.cast(batch, tf.float32)
         grey = tf.tensordot(pixels, tf.constant(LUMA), 1)[..., None]
         mask = tf.cast(grey > THRESHOLD, tf.float32)
-        outputs = network(pixels / 255.0, training=False)
+        outputs = network(pretrained.preprocess(batch, preprocessing), training=False)
         results = []
         for output in outputs if isinstance(outputs, list) else [outputs]:
             zero = tf.cast(tf.equal(output, 0.0), tf.float32)

@@ -15,6 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from riceutils import files
+from riceutils.models import pretrained
 from riceutils.sources import DataError, Source, decode, open_source, unreadable
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ IN_MEMORY = 1 << 30  # bytes; larger sets stay on disk, memory-mapped
 
 @dataclass(frozen=True)
 class Split:
-    """One side of the data: ``images`` uint8 (N, size, size, 3), ``labels`` int64 (N,), ``files`` (N,)."""
+    """One side of the data: ``images`` uint8 (N, size, size, 3), or features of them, float16, which no
+    preprocessing touches; ``labels`` int64 (N,), ``files`` (N,)."""
 
     images: np.ndarray = field(repr=False)
     labels: np.ndarray = field(repr=False)
@@ -42,11 +44,11 @@ class Split:
         """The order of the images in ``epoch`` (0-based), a function of ``(seed, epoch)`` only."""
         return np.random.default_rng((seed, epoch)).permutation(len(self))
 
-    def pipeline(self, batch_size: int = 32) -> tf.data.Dataset:
-        """One pass in fixed order: ``(float32 images in [0, 1], one-hot labels)``."""
+    def pipeline(self, batch_size: int = 32, preprocessing: str = "rgb") -> tf.data.Dataset:
+        """One pass in fixed order: ``(preprocessed images, float32; one-hot labels)``."""
         import tensorflow as tf
 
-        return self._batches(tf.data.Dataset.range(len(self)).batch(batch_size))
+        return self._batches(tf.data.Dataset.range(len(self)).batch(batch_size), preprocessing)
 
     def training(
         self,
@@ -54,6 +56,7 @@ class Split:
         seed: int,
         first_epoch: int = 0,
         augment: Callable[[Any, Any, int], Any] | None = None,
+        preprocessing: str = "rgb",
     ) -> tf.data.Dataset:
         """Endless shuffled epochs, ``ceil(N / batch_size)`` batches each, starting with ``first_epoch``.
 
@@ -69,9 +72,11 @@ class Split:
             return indices.map(lambda batch: (batch, epoch))
 
         epochs = tf.data.Dataset.counter(start=first_epoch, dtype=tf.int64).flat_map(epoch_batches)
-        return self._batches(epochs, augment)
+        return self._batches(epochs, preprocessing, augment)
 
-    def _batches(self, indices: tf.data.Dataset, augment: Callable | None = None) -> tf.data.Dataset:
+    def _batches(
+        self, indices: tf.data.Dataset, preprocessing: str, augment: Callable | None = None
+    ) -> tf.data.Dataset:
         import tensorflow as tf
 
         def fetch(batch: tf.Tensor, epoch: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
@@ -80,10 +85,12 @@ class Split:
                 return augment(images, rows, int(number)) if augment is not None else images
 
             number = tf.constant(-1, tf.int64) if epoch is None else epoch
-            images = tf.numpy_function(gather, [batch, number], tf.uint8)
+            images = tf.numpy_function(gather, [batch, number], tf.as_dtype(self.images.dtype))
             images.set_shape([None, *self.images.shape[1:]])
             labels = tf.one_hot(tf.gather(tf.constant(self.labels), batch), len(self.classes))
-            return tf.cast(images, tf.float32) / 255.0, labels
+            if images.dtype != tf.uint8:
+                return tf.cast(images, tf.float32), labels
+            return pretrained.preprocess(images, preprocessing), labels
 
         return indices.map(fetch, num_parallel_calls=2, deterministic=True).prefetch(2)
 

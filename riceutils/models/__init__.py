@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,22 +13,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to build a model, with its own input shape (height, width, channels) and number of classes."""
+    """How to build a model, with its own input shape (height, width, channels) and number of classes.
+
+    ``pretrained``: its convolutions are VGG16's and can take :mod:`riceutils.models.pretrained` weights.
+    """
 
     name: str
     function: Callable[..., Any]
     input_shape: tuple[int, int, int]
     classes: int
+    pretrained: bool = False
 
 
 REGISTRY: dict[str, Architecture] = {}
 
 
-def register(name: str, *, input_shape: tuple[int, int, int] = (224, 224, 3), classes: int = 5) -> Callable:
+def register(
+    name: str, *, input_shape: tuple[int, int, int] = (224, 224, 3), classes: int = 5, pretrained: bool = False
+) -> Callable:
     """Decorate ``function(input_shape, classes) -> keras.Model`` to make it available under ``name``."""
 
     def decorate(function: Callable) -> Callable:
-        REGISTRY[name] = Architecture(name, function, input_shape, classes)
+        REGISTRY[name] = Architecture(name, function, input_shape, classes, pretrained)
         return function
 
     return decorate
@@ -53,9 +60,10 @@ def build(
 ) -> keras.Model:
     """Build a model under its registry name, uncompiled, inputs float32 in [0, 1].
 
-    ``input_shape`` and ``classes`` default to the architecture's own. ``weights``: a ``.weights.h5`` file, or
-    None for fresh ones. Raises ``ValueError`` for an unknown name, an image too small for the architecture, or
-    weights that do not fit.
+    ``input_shape`` and ``classes`` default to the architecture's own. ``weights``: None for fresh ones, a
+    ``.weights.h5`` file of the whole model, or, for the models on VGG16's trunk, whatever
+    :func:`riceutils.models.pretrained.resolve` takes or returns. Raises ``ValueError`` for an unknown name, an image
+    too small for the architecture, or weights that do not fit.
     """
     entry = architecture(name)
     shape, classes = tuple(input_shape or entry.input_shape), classes or entry.classes
@@ -64,14 +72,35 @@ def build(
     except ValueError as error:
         raise ValueError(f"{name} cannot be built for input {shape}: the image is too small.") from error
     model.name = name
-    if weights is not None:
-        try:
-            model.load_weights(weights)
-        except (ValueError, OSError) as error:
-            raise ValueError(
-                f"Weights {weights} do not fit {name} with input {shape} and {classes} classes."
-            ) from error
+    if weights is not None and not _loaded(model, weights):
+        if not entry.pretrained:
+            raise ValueError(f"Weights {weights} do not fit {name} with input {shape} and {classes} classes.")
+        resolved = weights if weights.startswith(("hed ", "file ")) else pretrained.resolve(weights)
+        for layer, arrays in pretrained.trunk(resolved).items() if resolved else ():
+            if layer in {own.name for own in model.layers}:  # cut after block 3 or 4, the rest is not needed
+                model.get_layer(layer).set_weights(arrays)
     return model
 
 
+def _loaded(model: keras.Model, path: str) -> bool:
+    if not Path(path).is_file():
+        return False
+    try:
+        model.load_weights(path)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def initialise(model: keras.Model, initializer: str, seed: int) -> None:
+    """Draw every trainable kernel of ``model`` anew by a Keras initializer's name; biases stay at zero."""
+    import keras
+
+    for number, layer in enumerate(model.layers):
+        if layer.trainable and hasattr(layer, "kernel"):
+            drawn = keras.initializers.get({"class_name": initializer, "config": {"seed": seed * 1000 + number}})
+            layer.kernel.assign(drawn(layer.kernel.shape))
+
+
+from riceutils.models import pretrained  # noqa: E402
 from riceutils.models import study as _study  # noqa: E402, F401  (registers its models)

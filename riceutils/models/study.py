@@ -145,7 +145,7 @@ def _pooled_head(x: KerasTensor, classes: int, units: int, dropout: float) -> Ke
     return Dense(classes, activation="softmax", name="softmax")(x)
 
 
-@register("vgg16")
+@register("vgg16", pretrained=True)
 def vgg16(input_shape: Shape, classes: int) -> Model:
     """VGG16 of which block 5 and the head are trained.
 
@@ -155,7 +155,7 @@ def vgg16(input_shape: Shape, classes: int) -> Model:
     return Model(inputs, _pooled_head(x, classes, 512, 0.3))
 
 
-@register("vgg_light")
+@register("vgg_light", pretrained=True)
 def vgg_light(input_shape: Shape, classes: int) -> Model:
     """VGG16 cut after block 4, frozen, with a head.
 
@@ -165,7 +165,7 @@ def vgg_light(input_shape: Shape, classes: int) -> Model:
     return Model(inputs, _pooled_head(x, classes, 512, 0.3))
 
 
-@register("vgg_light_draft")
+@register("vgg_light_draft", pretrained=True)
 def vgg_light_draft(input_shape: Shape, classes: int) -> Model:
     """VGG16 cut after block 3, frozen, with a smaller head.
 
