@@ -98,41 +98,42 @@ def flops_by_layer(model: keras.Model) -> Chart:
     return canvas, table
 
 
-def accuracies(table: pd.DataFrame) -> Chart:
-    """Accuracy with its interval per model; ``table``: model, source, images, accuracy, low, high (long form)."""
-    models = list(dict.fromkeys(table["model"]))
-    panels = ("clean", "perturbed")
-    canvas, axes = figure(0.42 * len(models) + 1.6, 1, 2, sharey=True)
-    sources = list(dict.fromkeys(table["source"]))
-    for axis, which in zip(axes[0], panels, strict=True):
-        for number, source in enumerate(sources):
-            part = table[(table["images"] == which) & (table["source"] == source)]
-            y = part["model"].map(models.index) + (number - (len(sources) - 1) / 2) * 0.2
-            spread = [part["accuracy"] - part["low"], part["high"] - part["accuracy"]]
-            axis.errorbar(
-                part["accuracy"], y, xerr=np.nan_to_num(spread), fmt="o", ms=4, color=PALETTE[number], label=source
-            )
-        axis.set(title=f"{which} test images", xlabel="accuracy", yticks=range(len(models)))
-        axis.set_yticklabels(models)
-    axes[0, 0].invert_yaxis()
-    handles, labels = axes[0, 1].get_legend_handles_labels()
-    canvas.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+def generalisation(table: pd.DataFrame, classes: int = 5) -> Chart:
+    """Accuracy of one model under each part of the perturbation by strength, and under each corruption by severity.
+
+    ``table`` is one of :func:`riceutils.generalisation.measure`; bars are 95 % intervals, dotted is guessing among
+    ``classes``.
+    """
+    canvas, axes = figure(4.0, 1, 2, sharey=True, width_ratios=(1, 1.15))
+    clean = float(table[table["kind"] == "clean"]["accuracy"].iloc[0])
+    for axis in axes[0]:
+        axis.axhline(clean, color="0.4", linewidth=1, linestyle="--", label="clean")
+        axis.axhline(1 / classes, color="0.6", linewidth=1, linestyle=":", label="guessing")
+    left, right = axes[0]
+    parts = table[table["kind"] == "perturbation"].groupby("name", sort=False)
+    for number, (part, rows) in enumerate(parts):
+        spread = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
+        shifted = rows["strength"] + (number - 2) * 0.04  # bars side by side
+        left.errorbar(shifted, rows["accuracy"], yerr=spread, fmt="osD^v"[number] + "-", ms=4, elinewidth=1,
+                      color=PALETTE[number], label=part if part != "flip" else "flip (all mirrored)")  # fmt: skip
+    left.set(xlabel="strength, times the published factor", ylabel="accuracy", ylim=(0, 1.02))
+    corrupted = table[table["kind"] == "corruption"]
+    names = list(dict.fromkeys(corrupted["name"]))
+    for number, (severity, rows) in enumerate(corrupted.groupby("strength")):
+        spread = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
+        x = rows["name"].map(names.index) + (number - 1) * 0.2
+        right.errorbar(x, rows["accuracy"], yerr=spread, fmt="o", ms=5, elinewidth=1,
+                       color=sns.color_palette("Blues", 7)[2 + 2 * number], label=f"severity {severity:g}")  # fmt: skip
+    right.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+    for axis, first in ((left, 0), (right, 2)):  # the two lines are named once
+        handles, labels = (entries[first:] for entries in axis.get_legend_handles_labels())
+        axis.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
     return canvas, table
 
 
-def cost(table: pd.DataFrame, quantity: str) -> Chart:
-    """Perturbed accuracy against ``quantity`` (FLOPs, parameters or filters; log axis), a marker per source."""
-    canvas, axes = figure(4.2)
-    axis = axes[0, 0]
-    part = table[table["images"] == "perturbed"]
-    for number, (source, rows) in enumerate(part.groupby("source", sort=False)):
-        axis.scatter(rows[quantity], rows["accuracy"], color=PALETTE[number], marker="os^D"[number], s=36, label=source)
-        for row in rows.to_dict("records"):
-            axis.annotate(row["model"], (row[quantity], row["accuracy"]), fontsize=7, xytext=(4, 3),
-                          textcoords="offset points")  # fmt: skip
-    axis.set(xscale="log", xlabel=f"{quantity} (log)", ylabel="perturbed accuracy")
-    axis.legend(loc="lower right", fontsize=8)
-    return canvas, part[["model", "source", quantity, "accuracy", "low", "high"]]
+def generalisation_of(run: Run) -> Chart | None:
+    """:func:`generalisation` of a run; None when it was not measured."""
+    return None if run.generalisation is None else generalisation(run.generalisation, len(run.classes))
 
 
 def zero_summary(run: Run) -> pd.DataFrame:

@@ -44,28 +44,43 @@ def sheet(images: Sequence[np.ndarray] | np.ndarray, labels: Sequence[str], colu
     return canvas, table
 
 
+def _mosaic(pictures: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Pictures (N, h, w[, 3]) on one canvas, in rows of 16 or 32, with white gaps; and their upper left corners.
+
+    One image for hundreds of maps: an axis for each would take minutes to draw.
+    """
+    number, height, width = pictures.shape[:3]
+    columns = number if number <= 8 else 16 if number <= 128 else 32
+    gap = max(1, round(0.04 * height))
+    rows = -(-number // columns)
+    canvas = np.full((rows * (height + gap), columns * (width + gap), *pictures.shape[3:]), np.nan)
+    if pictures.ndim == 4:
+        canvas[:] = 1.0  # a colour picture has no missing value
+    corners = [(n // columns * (height + gap), n % columns * (width + gap)) for n in range(number)]
+    for (y, x), picture in zip(corners, pictures, strict=True):
+        canvas[y : y + height, x : x + width] = picture
+    return canvas[:-gap, :-gap], corners
+
+
 def feature_maps(outputs: np.ndarray, layer: str) -> Chart:
     """The maps (h, w, filters) of one layer on one scale, from 0 to the layer's largest value, which is printed.
 
     A map that is zero everywhere is crossed out: on one scale, black means small, and only a cross means zero.
     """
-    filters = outputs.shape[-1]
-    columns = 16 if filters > 8 else filters
-    rows = -(-filters // columns)
+    height, width, filters = outputs.shape
     top = float(outputs.max())
-    canvas, axes = figure(WIDTH / columns * rows * 1.06 + 0.9, rows, columns)
-    picture: Any = None
-    for number, axis in enumerate(axes.flat):
-        axis.axis("off")
-        if number >= filters:
-            continue
-        picture = axis.imshow(outputs[..., number], vmin=0, vmax=top or 1, cmap="viridis", interpolation="nearest")
-        if not outputs[..., number].any():
-            height, width = outputs.shape[:2]
-            axis.plot([0, width - 1], [0, height - 1], [0, width - 1], [height - 1, 0], color="w", linewidth=1)
-    size = f"{outputs.shape[0]}×{outputs.shape[1]}"
-    canvas.suptitle(f"{layer}: {filters} maps of {size}, one scale, values 0 to {top:.3g}", fontsize=11)
-    canvas.colorbar(picture, ax=axes.ravel().tolist(), orientation="horizontal", fraction=0.08, aspect=60)
+    mosaic, corners = _mosaic(np.moveaxis(outputs, -1, 0))
+    canvas, axes = figure(WIDTH * mosaic.shape[0] / mosaic.shape[1] + 0.9)
+    axis = axes[0, 0]
+    picture = axis.imshow(mosaic, vmin=0, vmax=top or 1, cmap="viridis", interpolation="nearest", aspect="auto")
+    axis.axis("off")
+    for number in np.flatnonzero(~outputs.any(axis=(0, 1))):
+        y, x = corners[number]
+        for ends in ([y, y + height - 1], [y + height - 1, y]):
+            axis.plot([x, x + width - 1], ends, color="w", linewidth=1)
+    title = f"{layer}: {filters} maps of {height}×{width}, one scale, values 0 to {top:.3g}"
+    canvas.suptitle(title, fontsize=11)
+    canvas.colorbar(picture, ax=axis, orientation="horizontal", fraction=0.08, aspect=60, pad=0.02)
     flat = outputs.reshape(-1, filters)
     table = pd.DataFrame(
         {
@@ -76,6 +91,29 @@ def feature_maps(outputs: np.ndarray, layer: str) -> Chart:
             "APoZ": (flat == 0).mean(axis=0),
         }
     )
+    return canvas, table
+
+
+def kernels(model: keras.Model, preprocessing: str = "rgb") -> Chart:
+    """Kernels of the first convolution of ``model`` as colour pictures on one scale around zero, which is grey."""
+    import keras
+
+    layer = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    weights = np.asarray(layer.kernel)  # (height, width, 3, filters)
+    if preprocessing == "caffe":
+        weights = weights[:, :, ::-1]  # its channels are blue, green, red
+    filters = weights.shape[-1]
+    top = float(np.abs(weights).max()) or 1.0
+    mosaic, _ = _mosaic(0.5 + np.moveaxis(weights, -1, 0) / (2 * top))
+    canvas, axes = figure(WIDTH * mosaic.shape[0] / mosaic.shape[1] + 0.4)
+    axes[0, 0].imshow(mosaic, interpolation="nearest", aspect="auto")
+    axes[0, 0].axis("off")
+    size = f"{weights.shape[0]}×{weights.shape[1]}"
+    canvas.suptitle(
+        f"{layer.name}: {filters} kernels of {size}×3, one scale, values -{top:.2g} to {top:.2g}", fontsize=11
+    )
+    flat = weights.reshape(-1, filters)
+    table = pd.DataFrame({"filter": range(filters), "L1 norm": np.abs(flat).sum(axis=0), "mean": flat.mean(axis=0)})
     return canvas, table
 
 

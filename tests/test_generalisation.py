@@ -1,0 +1,219 @@
+"""Corruptions and parts of the perturbation, the accuracies under them, and the charts of models side by side."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import AXES, draw
+
+from riceutils import charts, comparison, corruptions, generalisation, perturb
+
+CLASSES = list(AXES)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.stack([np.asarray(draw(label, seed)) for label in CLASSES for seed in range(4)])
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.repeat(np.arange(len(CLASSES)), 4)
+
+
+@pytest.mark.parametrize("name", corruptions.NAMES)
+def test_a_corruption_grows_and_depends_on_the_index_only(images, name):
+    before = images.copy()
+    previous = 0.0
+    for severity in corruptions.SEVERITIES:
+        whole = corruptions.apply(images, name, severity)
+        assert whole.dtype == np.uint8
+        assert whole.shape == images.shape
+        pieces = [corruptions.apply(images[:5], name, severity), corruptions.apply(images[5:], name, severity, 5)]
+        np.testing.assert_array_equal(whole, np.concatenate(pieces))
+        distance = np.abs(whole.astype(float) - images).mean()
+        assert distance > previous
+        previous = distance
+    np.testing.assert_array_equal(images, before)
+
+
+@pytest.mark.parametrize("name", ["noise", "colour cast", "occlusion"])
+def test_a_random_corruption_changes_with_seed_and_index(images, name):
+    same = np.repeat(images[:1], 8, axis=0)
+    first = corruptions.apply(same, name, 2)
+    assert len(np.unique(first, axis=0)) > 1
+    assert (first != corruptions.apply(same, name, 2, seed=1)).any()
+    assert (first != corruptions.apply(same, name, 2, first_index=8)).any()
+
+
+def test_corruptions_keep_a_shape_that_is_no_square(images):
+    for name in corruptions.NAMES:
+        assert corruptions.apply(images[:2, :40], name, 3).shape == (2, 40, 64, 3)
+
+
+def test_occlusion_hits_the_grain(images):
+    many = np.concatenate([images] * 10)
+    grain = many.mean(axis=-1) > 100
+    hit = ((corruptions.apply(many, "occlusion", 3) != many).any(axis=-1) & grain).any(axis=(1, 2))
+    assert hit.mean() > 0.9
+
+
+def test_black_stays_black_in_jpeg():
+    assert not corruptions.apply(np.zeros((1, 64, 64, 3), np.uint8), "jpeg", 3).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "fog"}, "Unknown corruption 'fog'.*blur, noise"),
+        ({"severity": 4}, "Unknown severity 4.*1, 2, 3"),
+        ({"images": np.zeros((2, 8, 8, 3), np.float32)}, "uint8.*float32"),
+        ({"images": np.zeros((8, 8, 3), np.uint8)}, r"\(N, H, W, 3\)"),
+    ],
+)
+def test_bad_input_is_named(images, change, message):
+    with pytest.raises(ValueError, match=message):
+        corruptions.apply(**{"images": images, "name": "blur", "severity": 1} | change)
+
+
+def test_variants(images):
+    variants = {(v.name, v.strength): v for v in generalisation.variants()}
+    assert len(variants) == 2 + 4 * 5 + 7 * 3
+    np.testing.assert_array_equal(variants["clean", 0].apply(images), images)
+    np.testing.assert_array_equal(variants["flip", 1].apply(images), images[:, :, ::-1])
+    expected = perturb.apply(images, perturb.draws(range(len(images)), 3), ["zoom"], 2.0)
+    np.testing.assert_array_equal(variants["zoom", 2].apply(images, seed=3), expected)
+    np.testing.assert_array_equal(variants["blur", 2].apply(images), corruptions.apply(images, "blur", 2))
+
+
+def test_subset_takes_the_first_of_each_class():
+    labels = np.array([2, 0, 0, 1, 1, 2, 0, 1, 2])
+    np.testing.assert_array_equal(generalisation.subset(labels, 6), [0, 1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(generalisation.subset(labels, 5), [0, 1, 3])
+    np.testing.assert_array_equal(generalisation.subset(labels), range(9))
+    np.testing.assert_array_equal(generalisation.subset(np.array([0, 0, 0, 1])), [0, 3])  # balanced all the same
+    for few, count in ((labels, 2), (labels[:0], 600)):
+        with pytest.raises(ValueError, match="at least one of each"):
+            generalisation.subset(few, count)
+
+
+def reader(images, labels):
+    """A predictor that knows the clean images, and calls everything else class 0; and what it was shown."""
+    seen = []
+
+    def predict(changed):
+        seen.append(changed)
+        known = np.array([np.array_equal(a, b) for a, b in zip(changed, images, strict=True)])
+        return np.eye(len(CLASSES))[np.where(known, labels, 0)]
+
+    return predict, seen
+
+
+@pytest.fixture(scope="module")
+def tables(images, labels):
+    predict, seen = reader(images, labels)
+    other, seen_by_other = reader(images, labels[::-1])
+    measured = generalisation.measure({"reader": predict, "wrong": other}, images, labels, progress=False)
+    assert len(seen) == len(generalisation.variants())
+    assert all(a is b for a, b in zip(seen, seen_by_other, strict=True))  # each variant is made once
+    return measured
+
+
+def test_measure(tables, images, labels):
+    table = tables["reader"].set_index(["kind", "name", "strength"])
+    assert len(table) == len(generalisation.variants())
+    assert (table["n"] == 12).all()
+    clean = table.loc[("clean", "clean", 0)]
+    assert (clean["accuracy"], clean["correct"], clean["high"]) == (1.0, 12, 1.0)
+    assert 0.7 < clean["low"] < 0.8  # Wilson, 12 of 12
+    assert table.loc[("corruption", "noise", 3), "correct"] == 4
+    np.testing.assert_allclose(table["accuracy"], table["correct"] / 12)
+    assert tables["wrong"].loc[0, "correct"] == 4
+
+
+def test_measure_names_what_does_not_match(images, labels):
+    with pytest.raises(ValueError, match="12 images, but 11 labels"):
+        generalisation.measure({}, images, labels[1:], progress=False)
+    with pytest.raises(ValueError, match=r"short gave probabilities \(1, 3\) for 12 images"):
+        generalisation.measure({"short": lambda x: np.ones((1, 3))}, images, labels, progress=False)
+
+
+def drawn(chart):
+    """The table of a chart whose figure can be drawn."""
+    canvas, table = chart
+    canvas.draw_without_rendering()
+    return table
+
+
+def test_charts_of_generalisation(tables):
+    table = tables["reader"]
+    pd.testing.assert_frame_equal(drawn(charts.generalisation(table, len(CLASSES))), table)
+    shares = drawn(charts.generalisations(tables)).set_index("model")
+    assert list(shares.index) == ["reader", "wrong"]
+    assert len(shares.columns) == 2 + 4 * 3 + 7
+    assert "rotation ×0.5" not in shares
+    blur = table[table["name"] == "blur"]
+    assert shares.loc["reader", "blur"] == blur["correct"].sum() / blur["n"].sum()
+    assert (
+        shares.loc["reader", "zoom ×3"]
+        == table[(table["name"] == "zoom") & (table["strength"] == 3)]["accuracy"].item()
+    )
+
+
+@pytest.fixture
+def overview():
+    rows = [  # model, source, seed, accuracy, FLOPs
+        ("small", "published", None, 0.80, 1e6),
+        ("small", "reference", 0, 0.50, 1e6),
+        ("small", "reference", 1, 0.60, 1e6),
+        ("middle", "reference", 0, 0.54, 1e8),
+        ("large", "published", None, 0.90, 1e9),
+        ("large", "reference", 0, 0.95, 1e9),
+        ("large", "this build", 0, 0.70, 1e9),
+        ("QDA", "reference", None, 0.99, np.nan),
+    ]
+    table = pd.DataFrame(rows, columns=["model", "source", "seed", "accuracy", "FLOPs"])
+    table = table.assign(low=table["accuracy"] - 0.01, high=table["accuracy"] + 0.01, images="perturbed")
+    table = table.assign(parameters=table["FLOPs"] / 10, filters=8, **{"filters as published": 9})
+    clean = table[table["source"] != "published"].assign(images="clean")
+    return pd.concat([table, clean], ignore_index=True)
+
+
+def test_front():
+    points = pd.DataFrame({"FLOPs": [1, 2, 3, 3, 4], "accuracy": [0.5, 0.4, 0.7, 0.6, 0.7], "model": list("abcde")})
+    assert list(comparison.front(points, "FLOPs")["model"]) == ["a", "c"]
+
+
+def test_cost(overview):
+    table = drawn(charts.cost(overview, "FLOPs"))
+    assert len(table) == 7  # the baseline is a line
+    assert set(table[table["Pareto front"]]["model"]) == {"small", "large"}  # middle is below small's mean
+    assert set(table[table["Pareto front"]]["source"]) == {"reference"}
+    without = drawn(charts.cost(overview.drop(columns="seed"), "FLOPs", without=["small"]))
+    assert set(without[without["Pareto front"]]["model"]) == {"middle", "large"}
+    for quantity in comparison.QUANTITIES[1:]:
+        assert quantity in drawn(charts.cost(overview, quantity))
+    published = overview[overview["source"] == "published"]  # nothing of ours yet
+    assert not drawn(charts.cost(published, "FLOPs"))["Pareto front"].any()
+
+
+def test_labels_do_not_cover_each_other(overview):
+    canvas, _ = charts.cost(overview, "FLOPs")
+    boxes = [text.get_window_extent() for text in canvas.axes[0].texts]
+    assert [text.get_text() for text in canvas.axes[0].texts] == ["small", "middle", "large"]
+    assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)  # itself only
+
+
+def test_efficiency_and_accuracies(overview):
+    table = drawn(charts.efficiency(overview, without=["large"]))
+    assert set(table["model"]) == {"small", "middle"}
+    best = table.iloc[0]
+    assert (best["model"], best["source"]) == ("small", "published")
+    assert best["accuracy per TFLOPs"] == pytest.approx(0.80 / (1e6 * 7500 / 1e12))
+    assert set(drawn(charts.accuracies(overview, without=["small"]))["model"]) == {"middle", "large", "QDA"}
+
+
+def test_charts_name_what_they_do_not_know(overview):
+    with pytest.raises(ValueError, match=r"Unknown quantity 'weight'.*FLOPs"):
+        charts.cost(overview, "weight")
+    with pytest.raises(ValueError, match=r"No model 'huge'.*small"):
+        charts.accuracies(overview, without=["huge"])
