@@ -10,10 +10,7 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 from riceutils import book
-from riceutils.config import chapter_parameters
-
-# Chapters that train nothing and read the runs of every chapter before them in the table of contents.
-READERS = ("09_comparison",)
+from riceutils.config import MODELS, READERS, chapter_parameters
 
 PROFILE, DATA = config.get("profile", "quick"), config.get("data")
 PAGES = book.pages(ROOT)
@@ -39,7 +36,7 @@ EXTRAS = below("book", "*.md")
 def records(wildcards):
     if wildcards.name not in READERS:
         return []
-    return [f"records/{name}.json" for name in CHAPTERS[: CHAPTERS.index(wildcards.name)]]
+    return [f"records/{name}.json" for name in CHAPTERS if name in MODELS]
 
 
 wildcard_constraints:

@@ -85,16 +85,16 @@ def _value(text: str) -> Any:
 
 def _forecast(chapter: str, parameters: config.DataParameters) -> str:
     """What the training of a chapter will take, or that there is none to do."""
-    model = config.MODELS.get(chapter)
-    if model is None or not isinstance(parameters, config.TrainingParameters):
-        return f"{chapter} trains nothing: a minute or so."
+    if not isinstance(parameters, config.TrainingParameters):
+        return f"{chapter} trains no study model: a few minutes at most."
     from riceutils import runs, study, training
 
     splits = study.load(parameters)
-    spec = study.spec(model, parameters, splits)
-    if runs.find(spec):
-        return f"{chapter}: this run is in the cache and will be loaded."
-    seconds = training.estimate(spec, len(splits.train), len(splits.validation))
+    specs = [study.spec(model, parameters, splits) for model in config.MODELS[chapter]]
+    missing = [spec for spec in specs if runs.find(spec) is None]
+    if not missing:
+        return f"{chapter}: what it trains is in the cache and will be loaded."
+    seconds = sum(training.estimate(spec, len(splits.train), len(splits.validation)) for spec in missing)
     return (
         f"{chapter}: training takes about {seconds / 60:.1f} minutes for {parameters.epochs} epochs, "
         "less if early stopping ends it sooner."
@@ -118,23 +118,38 @@ def _execute(chapter: str, parameters: dict[str, Any], target: Path) -> None:
 @click.option("--profile", default="reference", show_default=True, help="Profile that gives the parameters.")
 @click.option("--data", help="Images, in place of the profile's: synthetic, kaggle, a folder or a zip.")
 @click.option("--seed", "seeds", type=int, multiple=True, default=[0], show_default=True, help="May be repeated.")
-@click.option("--augment", is_flag=True, help="Train on perturbed images.")
+@click.option("-p", "overrides", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter; may be repeated.")
+@click.option("--generalise", "probes", default=0, help="Measure single perturbations on so many test images; 0: not.")
 @click.option("--commit", is_flag=True, help="Copy figures, and weights under 1 MB, into the reference results.")
 def train(
-    models: Sequence[str], profile: str, data: str | None, seeds: Sequence[int], augment: bool, commit: bool
+    models: Sequence[str],
+    profile: str,
+    data: str | None,
+    seeds: Sequence[int],
+    overrides: Sequence[tuple[str, str]],
+    probes: int,
+    commit: bool,
 ) -> None:
     """Train MODELS as a profile says; runs that are finished are loaded, interrupted ones resumed."""
     from riceutils import runs, study
 
-    base = config.training_parameters(profile, data)
-    for model in models:
-        for seed in seeds:
-            parameters = base.model_copy(update={"seed": seed, "augment": augment})
-            result = study.run(model, parameters)
-            metrics = {which: f"{figures['value']:.4f}" for which, figures in result.record["metrics"].items()}
-            click.echo(f"{result.name}: {result.record['stopped']} after {len(result.history)} epochs, {metrics}")
-            if commit:
-                click.echo(f"Reference result: {runs.commit(result).name}")
+    wanted = []
+    for model in models:  # all checked before the first is trained
+        base = config.training_parameters(profile, model, data).model_dump()
+        changed = base | {name: _value(text) for name, text in overrides}
+        wanted += [(model, config.check(config.CHAPTER_OF[model], changed | {"seed": seed})) for seed in seeds]
+    results = []
+    for model, parameters in wanted:
+        result = study.run(model, parameters)
+        metrics = {which: f"{figures['value']:.4f}" for which, figures in result.record["metrics"].items()}
+        click.echo(f"{result.name}: {result.record['stopped']} after {len(result.history)} epochs, {metrics}")
+        results.append(result)
+        if commit:
+            click.echo(f"Reference result: {runs.commit(result).name}")
+    if probes:
+        study.generalise(results, study.load(wanted[0][1]), probes)
+        for result in results if commit else ():
+            runs.commit(result)
 
 
 @main.command()
@@ -144,12 +159,12 @@ def predict(model: str, images: Sequence[Path]) -> None:
     """Class probabilities of IMAGES by MODEL: a model's name (its reference weights), a run's name or folder."""
     import numpy as np
 
-    from riceutils import runs, sources, training
+    from riceutils import runs, sources, study
 
     chosen = runs.resolve(model)
     size = chosen.spec.image_size
     pixels = np.stack([np.asarray(sources.decode(path.read_bytes(), str(path), size)) for path in images])
-    for path, row in zip(images, training.predict(chosen.model(), pixels), strict=True):
+    for path, row in zip(images, study.predict(chosen, pixels), strict=True):
         ranked = sorted(zip(row, chosen.classes, strict=True), reverse=True)
         click.echo(f"{path}: " + ", ".join(f"{label} {share:.4f}" for share, label in ranked))
 

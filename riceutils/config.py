@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -41,31 +41,91 @@ class DataParameters(BaseModel):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="draws the weights and the order of training")
 
 
-class TrainingParameters(DataParameters):
-    """How a model is trained; the published protocol leaves batch size, patience and epoch limit open."""
+Initializer = Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal"]
 
-    epochs: int = Field(12, ge=1, le=1000, description="epoch limit; early stopping may end sooner")
+
+class ProtocolParameters(DataParameters):
+    """What all trainings of a build share; the published protocol leaves batch size, patience and epochs open."""
+
+    epochs: int = Field(12, ge=1, le=1000, description="epoch limit; training may end sooner")
     batch_size: int = Field(32, ge=1, le=4096, description="images per training step")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="of Adam")
     patience: int = Field(5, ge=1, le=1000, description="epochs without a better validation loss before stopping")
-    augment: bool = Field(False, description="train on perturbed images; the published models were not")
     time_limit: int = Field(0, ge=0, le=100_000, description="minutes of training, checked after each epoch; 0: none")
+
+
+class TrainingParameters(ProtocolParameters):
+    """How one model is trained."""
+
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="of Adam")
+    initializer: Initializer = Field("glorot_uniform", description="of the kernels, by its name in Keras")
+    augment: bool = Field(False, description="train on perturbed images; the published models were not")
+    retries: int = Field(0, ge=0, le=20, description="further seeds to try when a training turns out dead")
+    probe_images: int = Field(50, ge=5, le=100_000, description="test images for the single perturbations; at most")
     tensorboard: str = Field("", description="folder for TensorBoard logs; empty: none")
 
 
-class ComparisonParameters(TrainingParameters):
+class GoogLeNetParameters(TrainingParameters):
+    """Deviates from the protocol, or training is dead at small size: see the chapter on dead training."""
+
+    learning_rate: float = Field(3e-4, gt=0, le=1, description="of Adam")
+    initializer: Initializer = Field("he_normal", description="of the kernels, by its name in Keras")
+
+
+class PretrainedParameters(TrainingParameters):
+    """Of the models that stand on VGG16's trunk."""
+
+    weights: str = Field("auto", min_length=1, description="of VGG16: imagenet, hed, none, a file, or auto")
+    preprocessing: Literal["auto", "rgb", "caffe"] = Field(
+        "auto", description="rgb: divided by 255; caffe: BGR minus the mean; auto: what the weights expect"
+    )
+
+
+class ComparisonParameters(ProtocolParameters):
     """The runs that are compared: those that the model chapters make with the same parameters."""
+
+    overrides: dict[str, dict[str, Any]] = Field(
+        {}, description="by model, where its chapter was given other values than its defaults"
+    )
+
+
+class DeadParameters(DataParameters):
+    """Of the chapter that lets training die."""
+
+    epochs: int = Field(2, ge=1, le=1000, description="epoch limit; training may end sooner")
+    batch_size: int = Field(32, ge=1, le=4096, description="images per training step")
+    initialisations: int = Field(3, ge=1, le=1000, description="seeds that each condition is tried with")
 
 
 CHAPTERS: dict[str, type[DataParameters]] = {
     "01_dataset": DataParameters,
     "02_cnn": TrainingParameters,
     "03_cnn_light": TrainingParameters,
+    "04_googlenet": GoogLeNetParameters,
+    "05_googlenet_light": GoogLeNetParameters,
+    "06_vgg16": PretrainedParameters,
+    "07_vgg_light": PretrainedParameters,
+    "08_vgg_custom": TrainingParameters,
     "09_comparison": ComparisonParameters,
+    "10_final_model": TrainingParameters,
+    "11_conclusion": ComparisonParameters,
+    "12_dead_training": DeadParameters,
 }
 
+# Chapters that train nothing and read the runs that the chapters of the models have left.
+READERS = tuple(name for name, kind in CHAPTERS.items() if issubclass(kind, ComparisonParameters))
 
-MODELS = {"02_cnn": "cnn", "03_cnn_light": "cnn_light"}  # the model that a chapter trains
+# The models that a chapter trains, its own first.
+MODELS = {
+    "02_cnn": ("cnn",),
+    "03_cnn_light": ("cnn_light",),
+    "04_googlenet": ("googlenet",),
+    "05_googlenet_light": ("googlenet_light",),
+    "06_vgg16": ("vgg16",),
+    "07_vgg_light": ("vgg_light", "vgg_light_draft"),
+    "08_vgg_custom": ("vgg_custom",),
+    "10_final_model": ("final",),
+}
+CHAPTER_OF = {model: chapter for chapter, trained in MODELS.items() for model in trained}
 
 
 def check(chapter: str, values: Mapping[str, Any]) -> Any:
@@ -86,6 +146,11 @@ def check(chapter: str, values: Mapping[str, Any]) -> Any:
             f"{chapter}: images_per_class is {parameters.images_per_class}; "
             "expected train, validation, test, or one number."
         )
+    if isinstance(parameters, ComparisonParameters):
+        for model in parameters.overrides:
+            if model not in CHAPTER_OF:
+                raise ParameterError(f"{chapter}: overrides names {model!r}. Models: {', '.join(CHAPTER_OF)}.")
+            of_model(model, parameters)
     return parameters
 
 
@@ -130,7 +195,10 @@ def chapter_parameters(profile_name: str, chapter: str, data: str | None = None)
     settings = profile(profile_name)
     fields = CHAPTERS[chapter].model_fields if chapter in CHAPTERS else {}
     values = {k: v for k, v in (settings.get("parameters") or {}).items() if k in fields}
-    values |= (settings.get("chapters") or {}).get(chapter) or {}
+    own = settings.get("chapters") or {}
+    values |= own.get(chapter) or {}
+    if "overrides" in fields:
+        values["overrides"] = {MODELS[name][0]: changes for name, changes in own.items() if name in MODELS}
     if data in ("synthetic", "kaggle"):
         values["data"] = data
     elif data:
@@ -153,6 +221,20 @@ def listing(chapter: str) -> str:
     return "\n".join(lines)
 
 
-def training_parameters(profile_name: str, data: str | None = None) -> TrainingParameters:
-    """The parameters that a profile gives to every model chapter."""
-    return TrainingParameters(**chapter_parameters(profile_name, "02_cnn", data))
+def of_model(model: str, parameters: ProtocolParameters) -> TrainingParameters:
+    """The parameters of ``model``'s own chapter that go with those of another chapter: shared ones carry over."""
+    chapter = CHAPTER_OF[model]
+    shared = parameters.model_dump(include=set(ProtocolParameters.model_fields))
+    overrides = parameters.overrides if isinstance(parameters, ComparisonParameters) else {}
+    return check(chapter, shared | overrides.get(MODELS[chapter][0], {}))
+
+
+def training_parameters(profile_name: str, model: str, data: str | None = None) -> TrainingParameters:
+    """The parameters that a profile gives to the chapter of ``model``.
+
+    Raises ``ParameterError`` naming the models that have a chapter.
+    """
+    if model not in CHAPTER_OF:
+        raise ParameterError(f"Unknown model {model!r}. Models: {', '.join(CHAPTER_OF)}.")
+    chapter = CHAPTER_OF[model]
+    return CHAPTERS[chapter](**chapter_parameters(profile_name, chapter, data))  # type: ignore[return-value]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -82,3 +84,48 @@ def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> McNema
     right_first, right_second = (p.argmax(axis=1) == labels for p in (first, second))
     b, c = int((right_first & ~right_second).sum()), int((right_second & ~right_first).sum())
     return McNemar(b, c, float(binomtest(b, b + c).pvalue) if b + c else 1.0)
+
+
+def paired(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """By how many points the ``second`` classifier's probabilities are more accurate on the same images.
+
+    ``difference`` with a 95 % interval of matched pairs (Agresti, Min 2005, doi 10.1002/sim.1781), ``low`` and
+    ``high``, in points, and ``p`` by McNemar's exact test.
+    """
+    from scipy import stats
+
+    test = mcnemar(first, second, labels)
+    gain, n = test.only_second - test.only_first, len(labels) + 2
+    half = stats.norm.ppf(0.975) * np.sqrt(test.only_first + test.only_second + 1 - gain**2 / n) / n
+    low, high = (float(100 * (gain / n + side * half)) for side in (-1, 1))
+    return {"difference": 100 * gain / len(labels), "low": low, "high": high, "p": test.p}
+
+
+def unpaired(first: Interval, second: Interval) -> dict[str, float]:
+    """Points from the first share to the second with a 95 % interval (Newcombe 1998, method 10, of Wilson's)."""
+    gain = second.value - first.value
+    low = gain - np.hypot(second.value - second.low, first.high - first.value)
+    high = gain + np.hypot(second.high - second.value, first.value - first.low)
+    return {"difference": 100 * gain, "low": float(100 * low), "high": float(100 * high)}
+
+
+def spearman(x: Iterable[float], y: Iterable[float]) -> dict[str, float]:
+    """Spearman's rank correlation of 3 to 9 pairs; ``p`` is exact and two-sided, over all permutations.
+
+    ``detectable``: the least absolute correlation that is significant with so many pairs, missing if none is. 95 %
+    interval by Fisher's transformation (Bonett, Wright 2000, doi 10.1007/BF02294183). Raises ``ValueError`` for
+    another number of pairs.
+    """
+    from scipy import stats
+
+    first, second = (stats.zscore(stats.rankdata(list(values))) for values in (x, y))
+    n = len(first)
+    if not 3 <= n <= 9:
+        raise ValueError(f"{n} pairs; a correlation is tested on 3 to 9.")
+    rho, every = float(first @ second / n), np.abs(np.array(list(permutations(second))) @ first / n).round(9)
+    reached = [value for value in np.unique(every) if (every >= value).mean() < 1 - CONFIDENCE]
+    half = stats.norm.ppf(0.975) * np.sqrt((1 + rho**2 / 2) / (n - 3)) if n > 3 else np.inf
+    low, high = np.tanh(np.arctanh(np.clip(rho, -1 + 1e-9, 1 - 1e-9)) + np.array([-half, half]))
+    figures = {"rank correlation": rho, "low": float(low), "high": float(high)}
+    p = float((every >= round(abs(rho), 9)).mean())
+    return figures | {"p": p, "detectable": float(reached[0]) if reached else np.nan}

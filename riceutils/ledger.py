@@ -155,26 +155,28 @@ def overview(present: Mapping[str, Run] | None = None, baseline: pd.DataFrame | 
     """Accuracies beside weights, long form, for charts: published, reference and this build.
 
     Columns: ``model, source, images`` (clean or perturbed), ``accuracy, low, high, FLOPs, parameters, filters``
-    (convolution filters as counted, not as printed). ``baseline`` is the table of the no-CNN yardstick, which has
-    no FLOPs.
+    (convolution filters as counted), ``filters as published``, ``seed`` (a row for each seed of a reference).
+    ``baseline`` is the table of the no-CNN yardstick, which has no FLOPs.
     """
     table = []
     for entry in published("models").to_dict("records"):
         model = entry["model"]
         weights = {quantity: figure.value for quantity, figure in static(model).items()}
-        own = {key: weights[key] for key in ("FLOPs", "parameters", "filters")}
+        own = [weights[key] for key in ("FLOPs", "parameters", "filters")]
+        own.append(float(entry["filters"] or "nan"))
         if entry["test_accuracy"]:
             share = float(entry["test_accuracy"])
             interval = evaluation.wilson(round(share * PUBLISHED_IMAGES), PUBLISHED_IMAGES)
-            table.append((model, "published", "perturbed", share, interval.low, interval.high, *own.values()))
-        for source, run in (("reference", runs.reference(model)), ("this build", (present or {}).get(model))):
-            if run is None:
-                continue
+            table.append((model, "published", "perturbed", share, interval.low, interval.high, *own, None))
+        ours = [("reference", run) for run in runs.references(model) if run.spec.standard and not run.stale]
+        ours += [("this build", present[model])] if present and model in present else []
+        for source, run in ours:
             for which in ("clean", "perturbed"):
                 metrics = run.record["metrics"][which]
                 values = (metrics["value"], metrics["low"], metrics["high"])
-                table.append((model, source, which, *values, *own.values()))
+                table.append((model, source, which, *values, *own, run.spec.seed))
     columns = ["model", "source", "images", "accuracy", "low", "high", "FLOPs", "parameters", "filters"]
+    columns += ["filters as published", "seed"]
     result = pd.DataFrame(table, columns=columns)
     if baseline is not None:
         yardstick = baseline.assign(model="QDA", source="reference")

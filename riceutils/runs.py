@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 TRAINING_VERSION = 1  # raise by hand when training changes meaning: older runs are then not used any more
 REFERENCE = files.PACKAGE / "results" / "reference"
 WEIGHTS = "model.weights.h5"
+GENERALISATION = "generalisation.csv"
 COMMITTED_WEIGHTS = 1_000_000  # bytes; heavier weights stay in the cache
 PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn")
 
@@ -49,7 +50,9 @@ class Spec(BaseModel):
     patience: int
     seed: int
     augment: bool = False
+    initializer: str = "glorot_uniform"
     weights: str | None = None  # the resolved source of pretrained weights
+    preprocessing: str = "rgb"
     time_limit: int = 0  # minutes; 0 is no limit
 
     @property
@@ -59,6 +62,16 @@ class Spec(BaseModel):
         Fields at their default are left out, so that a field added later does not disown the runs made before.
         """
         return files.digest([TRAINING_VERSION, self.model_dump(exclude_defaults=True)])
+
+    @property
+    def standard(self) -> bool:
+        """Whether this is a run that stands for its architecture: no augmentation, pixels as its weights expect."""
+        return not self.augment and not self.unexpected_pixels
+
+    @property
+    def unexpected_pixels(self) -> bool:
+        """Whether pretrained weights are fed RGB/255, as the Study did, not the pixels that they were trained on."""
+        return self.weights is not None and self.preprocessing == "rgb"
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,17 @@ class Run:
         return (self.folder / WEIGHTS).exists()
 
     @property
+    def dead(self) -> bool:
+        """Whether training never left the loss of guessing and no gradient reached the layers below the last."""
+        return self.record["stopped"] == "dead"
+
+    @property
+    def generalisation(self) -> pd.DataFrame | None:
+        """See :func:`riceutils.generalisation.measure`; None when it was not measured."""
+        path = self.folder / GENERALISATION
+        return pd.read_csv(path) if path.exists() else None
+
+    @property
     def stale(self) -> bool:
         """Whether the run was made by another version of training."""
         return self.record["training_version"] != TRAINING_VERSION
@@ -132,15 +156,16 @@ def references(model: str | None = None) -> list[Run]:
 
 
 def reference(model: str) -> Run | None:
-    """The reference run that stands for ``model`` where one is shown: the lowest seed, without augmentation."""
-    plain = [run for run in references(model) if not run.spec.augment]
-    return min(plain, key=lambda run: run.spec.seed, default=None)
+    """The reference run that stands for ``model`` where one is shown: the lowest seed, without augmentation, and
+    with the pixels that its pretrained weights expect."""
+    return min((run for run in references(model) if run.spec.standard), key=lambda run: run.spec.seed, default=None)
 
 
 def commit(run: Run) -> Path:
     """Copy a finished run into the package as a reference result; weights only when they are small."""
     spec = run.spec
-    target = REFERENCE / f"{spec.model}{'-augmented' if spec.augment else ''}-seed{spec.seed}"
+    variant = "-augmented" * spec.augment + "-rgb" * spec.unexpected_pixels
+    target = REFERENCE / f"{spec.model}{variant}-seed{spec.seed}"
     with files.replacing(target) as temporary:
         shutil.copytree(run.folder, temporary)
         if (temporary / WEIGHTS).exists() and (temporary / WEIGHTS).stat().st_size > COMMITTED_WEIGHTS:

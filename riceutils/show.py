@@ -2,126 +2,54 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import inspect
-import io
 import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import yaml
-from IPython.display import HTML, Image, Markdown, display
-from matplotlib.figure import Figure
+from IPython.display import Markdown, display
 
-from riceutils import config, evaluation, files, ledger, runs, study
+from riceutils import comparison, config, evaluation, files, ledger, runs, study
 from riceutils.data import Splits
-from riceutils.runs import Run
+from riceutils.page import Markup, chart, code, note, phrases, spans, table
+from riceutils.page import folded as folded  # for chapters, which find all displays here
+from riceutils.runs import Run, Spec
 
-LANGUAGES = ("ko", "en")
-ROWS = 60  # of a table behind a figure; the CSV beside it has them all
-PROTOCOL = {"image_size": 224, "learning_rate": 1e-3, "augment": False, "time_limit": 0}
-
-
-@cache
-def _phrases() -> dict[str, Any]:
-    return yaml.safe_load((files.RESOURCES / "phrases.yml").read_text(encoding="utf-8"))
-
-
-def _spans(phrase: str | Mapping[str, str], tag: str = "span", **values: Any) -> str:
-    """The phrase in both languages; a value may be a mapping of languages itself."""
-
-    texts = _phrases()[phrase] if isinstance(phrase, str) else phrase
-
-    def text(lang: str) -> str:
-        own = {name: value[lang] if isinstance(value, Mapping) else value for name, value in values.items()}
-        return html.escape(texts[lang].format(**own))
-
-    return " ".join(f'<{tag} lang="{lang}">{text(lang)}</{tag}>' for lang in LANGUAGES)
-
-
-def note(phrase: str, **values: Any) -> None:
-    """Display a sentence of ``resources/phrases.yml`` in both languages; an edition keeps its own."""
-    display(HTML(f'<div class="rice-note">{_spans(phrase, "p", **values)}</div>'))
-
-
-class _Markup(str):
-    """Text of a table cell that is HTML already."""
-
-
-def _code(name: Any) -> _Markup:
-    """A name that the edition filter does not translate."""
-    return _Markup(f"<code>{html.escape(str(name))}</code>")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, _Markup):
-        return value
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, float | np.floating):
-        number = float(value)
-        if np.isnan(number):
-            return ""
-        if 0 < abs(number) < 1e-4:
-            return f"{number:.1e}"
-        return f"{number:.4f}" if abs(number) < 10 else f"{number:,.1f}"
-    if isinstance(value, str) and value.isdigit() and len(value) > 4:
-        return f"{int(value):,}"
-    return html.escape(str(value))
-
-
-def _html(table: pd.DataFrame) -> str:
-    names = {column: table[column].map(_code) for column in ("layer", "model") if column in table}
-    return table.assign(**names).map(_cell).to_html(index=False, border=0, escape=False, classes="rice-table")
-
-
-def table(content: pd.DataFrame) -> None:
-    """Display a table: whole numbers with thousands separators, shares with four decimals."""
-    display(HTML(f'<div class="rice-scroll">{_html(content)}</div>'))
-
-
-def chart(figure: Figure, content: pd.DataFrame) -> None:
-    """Display a figure and, folded below it, the numbers behind it with a CSV to download."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110, facecolor="white")
-    display(Image(picture.getvalue()))
-    folded(content)
-
-
-def folded(content: pd.DataFrame) -> None:
-    """Display a table folded away, its first rows shown when opened, with a CSV of all of it to download."""
-    csv = base64.b64encode(content.to_csv(index=False, float_format="%.6g").encode()).decode()
-    more = _spans("shortened", "p", total=len(content), shown=ROWS) if len(content) > ROWS else ""
-    link = f'<a download="table.csv" href="data:text/csv;base64,{csv}">CSV</a>'
-    inside = f'<div class="rice-scroll">{_html(content.head(ROWS))}</div>{more}{link}'
-    display(HTML(f'<details class="rice-data"><summary>{_spans("data")}</summary>{inside}</details>'))
+PROTOCOL = {
+    "image_size": 224,
+    "learning_rate": 1e-3,
+    "initializer": "glorot_uniform",
+    "augment": False,
+    "time_limit": 0,
+    "weights": "imagenet",
+    "preprocessing": "rgb",
+}
 
 
 def settings(parameters: config.DataParameters, splits: Splits) -> None:
     """Display the parameters of this build, what images it ran on, and where it departs from the protocol."""
-    meanings = _phrases()["parameters"]
-    rows = [
-        (_code(name), str(value), _Markup(_spans(meanings[name]))) for name, value in parameters.model_dump().items()
-    ]
-    rows[0] = (rows[0][0], Path(parameters.data).name, rows[0][2])  # a page tells no local paths
+    meanings = phrases()["parameters"]
+    rows = [(code(name), str(value), Markup(spans(meanings[name]))) for name, value in parameters.model_dump().items()]
+    # A page tells no local paths.
+    rows = [(name, Path(value).name if "/" in value else value, meaning) for name, value, meaning in rows]
     table(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
     counts = {side: len(getattr(splits, side)) for side in ("train", "validation", "test")}
     note("demonstration" if splits.kind == "synthetic" else "real_build", images=f"{sum(counts.values()):,}")
     values = parameters.model_dump()
+    if isinstance(parameters, config.PretrainedParameters):
+        spec = study.spec("vgg16", parameters, splits)  # auto resolved
+        values |= {"weights": spec.weights, "preprocessing": spec.preprocessing}
     departures: list[tuple[str, str, str]] = [
-        (_code(k), str(v), str(values[k])) for k, v in PROTOCOL.items() if k in values and values[k] != v
+        (code(k), str(v), str(values[k])) for k, v in PROTOCOL.items() if k in values and values[k] != v
     ]
     protocol = {"train": 60_000, "validation": 7_500, "test": 7_500}
     departures += [(k, f"{v:,}", f"{counts[k]:,}") for k, v in protocol.items() if counts[k] != v]
     if splits.kind == "synthetic":
-        departures.append((_code("data"), "Rice Image Dataset", "synthetic"))
+        departures.append((code("data"), "Rice Image Dataset", "synthetic"))
     note("deviations" if departures else "no_deviations")
     if departures:
         table(pd.DataFrame(departures, columns=["parameter", "published", "this build"]))
@@ -152,6 +80,11 @@ def figures(model: str, run: Run) -> None:
         note("stale", old=reference.record["training_version"], new=runs.TRAINING_VERSION)
     elif reference.record["stopped"] == "time limit":
         note("stopped_time", model=model, epochs=len(reference.history))
+    for trained in filter(None, (reference, run)):
+        if trained.dead:
+            note("dead", seed=trained.spec.seed, share=f"{trained.record['gradient_share']:.1e}")
+    if run.spec.weights:
+        note("pretrained", source=run.spec.weights, preprocessing=run.spec.preprocessing)
     content = ledger.ledger({model: run})
     own = content[(content["model"] == model) & ~content["quantity"].str.contains(",")].drop(columns="model")
     clean = [ledger.written(ledger.measured(r)["clean accuracy"], "") if r else "" for r in (reference, run)]
@@ -167,12 +100,12 @@ def difference(run: Run) -> None:
         return
     for which in ("clean", "perturbed"):
         ours, theirs = (ledger.measured(r)[f"{which} accuracy"] for r in (run, reference))
-        overlap = _phrases()["overlap" if ours.low <= theirs.high and theirs.low <= ours.high else "apart"]
+        overlap = phrases()["overlap" if ours.low <= theirs.high and theirs.low <= ours.high else "apart"]
         points = f"{100 * (ours.value - theirs.value):+.1f}"
         which_words = {"ours": ledger.written(ours, ""), "theirs": ledger.written(theirs, "")}
-        note("difference", which=_phrases()[which], points=points, overlap=overlap, **which_words)
+        note("difference", which=phrases()[which], points=points, overlap=overlap, **which_words)
     settings: list[tuple[str, str, str]] = [
-        (_code(name), str(theirs), str(getattr(run.spec, name)))
+        (code(name), str(theirs), str(getattr(run.spec, name)))
         for name, theirs in reference.spec.model_dump().items()
         if name != "data" and getattr(run.spec, name) != theirs
     ]
@@ -182,11 +115,52 @@ def difference(run: Run) -> None:
         if count != run.record["data"]["images"][side]
     ]
     if run.record["data"]["kind"] != reference.record["data"]["kind"]:
-        settings.insert(0, (_code("data"), reference.record["data"]["kind"], run.record["data"]["kind"]))
+        settings.insert(0, (code("data"), reference.record["data"]["kind"], run.record["data"]["kind"]))
     if settings:
         table(pd.DataFrame(settings, columns=["parameter", "reference", "this build"]))
     else:
         note("same_settings")
+
+
+def against(run: Run, other: Run) -> None:
+    """Display two runs of one model side by side that differ in some setting: reference results first.
+
+    McNemar's p compares them on the perturbed test images.
+    """
+    differing = [name for name in Spec.model_fields if getattr(run.spec, name) != getattr(other.spec, name)]
+    if not differing:
+        note("nothing_differs")
+        return
+    pairs = {"this_build": (run, other)}
+    reference = runs.reference(run.spec.model)
+    if reference is not None:
+        wanted = reference.spec.model_copy(update={name: getattr(other.spec, name) for name in differing})
+        twin = next((found for found in runs.references(run.spec.model) if found.spec == wanted), None)
+        pairs = {"reference": (reference, twin)} | pairs if twin else pairs
+    if "reference" not in pairs:
+        note("empty", label=phrases()["label_reference"])
+    for label, pair in pairs.items():
+        _about(label, pair[0])
+        rows = []
+        for each in pair:
+            setting = ", ".join(f"{name}: {getattr(each.spec, name)}" for name in differing)
+            figures = ledger.measured(each)
+            accuracies = [ledger.written(figures[f"{which} accuracy"], "") for which in ("clean", "perturbed")]
+            rows.append((code(setting), *accuracies, len(each.history)))
+        table(pd.DataFrame(rows, columns=["setting", "clean accuracy", "perturbed accuracy", "epochs"]))
+        first, second = (each.predictions["perturbed"] for each in pair)
+        test = evaluation.mcnemar(first, second, pair[0].predictions["labels"])
+        note("mcnemar", first=test.only_first, second=test.only_second, p=f"{test.p:.2g}")
+
+
+def generalisations(built: Mapping[str, Run]) -> None:
+    """Display how all models stand each disturbance alone: the reference results, then this build's."""
+    committed = {run.folder.name: run for run in runs.references() if not run.stale}
+    for label, shown in (("reference", committed), ("this_build", built)):
+        tables = {name: run.generalisation for name, run in shown.items() if run.generalisation is not None}
+        note("of" if tables else "empty", label=phrases()[f"label_{label}"])
+        if tables:
+            chart(*comparison.generalisations(tables))
 
 
 def drawn_with(model: str, run: Run) -> Run:
@@ -199,18 +173,24 @@ def drawn_with(model: str, run: Run) -> Run:
     return run
 
 
+def _about(label: str, run: Run) -> None:
+    """Say whether a reference result or this build follows, and what it was tested on."""
+    images = f"{run.record['data']['images']['test']:,}"
+    note(label, kind=phrases()[run.record["data"]["kind"]], size=run.spec.image_size, images=images)
+
+
 def both(run: Run, function: Callable[[Run], Any]) -> None:
     """Display ``function`` of the reference result, if there is one, and of this build's run, each under its name.
 
-    ``function`` gives a table or ``(figure, table)``.
+    ``function`` gives a table, ``(figure, table)``, or None when the run has no such figures, which is said.
     """
     for label, shown in study.shown(run).items():
-        kind = shown.record["data"]["kind"]
-        size, images = shown.spec.image_size, shown.record["data"]["images"]["test"]
-        note(label.replace(" ", "_"), kind=_phrases()[kind], size=size, images=f"{images:,}")
+        _about(label.replace(" ", "_"), shown)
         result = function(shown)
         if isinstance(result, tuple):
             chart(*result)
+        elif result is None:
+            note("empty", label=phrases()[f"label_{label.replace(' ', '_')}"])
         else:
             table(result)
 
@@ -221,7 +201,7 @@ def measured(name: str, built: Mapping[str, pd.DataFrame], reference: Mapping[st
         found = tables.get(name)
         if found is None and tables is built:
             continue  # measured once, on the real images only
-        note("empty" if found is None or found.empty else "of", label=_phrases()[label])
+        note("empty" if found is None or found.empty else "of", label=phrases()[label])
         if found is not None and not found.empty:
             table(found)
 
@@ -235,16 +215,16 @@ def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
         if first.spec.data == second.spec.data:
             test = evaluation.mcnemar(first.predictions["perturbed"], second.predictions["perturbed"], labels)
             rows.append(
-                (_code(first.spec.model), _code(second.spec.model), test.only_first, test.only_second, f"{test.p:.2g}")
+                (code(first.spec.model), code(second.spec.model), test.only_first, test.only_second, f"{test.p:.2g}")
             )
-    note("pairs" if rows else "no_pairs", label=_phrases()[f"label_{label.replace(' ', '_')}"])
+    note("pairs" if rows else "no_pairs", label=phrases()[f"label_{label.replace(' ', '_')}"])
     if rows:
         table(pd.DataFrame(rows, columns=["first", "second", "only first right", "only second right", "p"]))
 
 
 def missing(built: Mapping[str, Run]) -> None:
     """Say which chapters' models have no run with these parameters."""
-    absent = [model for model in config.MODELS.values() if model not in built]
+    absent = [model for model in config.CHAPTER_OF if model not in built]
     if absent:
         note("missing_run", models=", ".join(absent))
 
@@ -276,9 +256,9 @@ def footer(chapter: str, used: Iterable[Run] = (), splits: Splits | None = None)
         )
     if rows:
         table(pd.DataFrame(rows).set_index("run").T.rename_axis("record").rename_axis(columns=None).reset_index())
-    for code in dict.fromkeys(run.record["code"] for run in used):
-        if code != runs.code_hash():
-            note("code_changed", then=code[:8], now=runs.code_hash()[:8], version=runs.TRAINING_VERSION)
+    for hashed in dict.fromkeys(run.record["code"] for run in used):
+        if hashed != runs.code_hash():
+            note("code_changed", then=hashed[:8], now=runs.code_hash()[:8], version=runs.TRAINING_VERSION)
     if target := os.environ.get("RICEUTILS_RECORD"):
         small: Mapping[str, Any] = {
             "chapter": chapter,

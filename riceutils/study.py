@@ -1,10 +1,17 @@
-"""From the parameters of a chapter to its data and its run: what every model chapter does first."""
+"""From the parameters of a chapter to its data and its runs: what every model chapter does first."""
 
 from __future__ import annotations
 
-from riceutils import data, models, runs, training
-from riceutils.config import DataParameters, TrainingParameters
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from riceutils import activations, config, data, features, files, generalisation, models, runs, training
+from riceutils.config import DataParameters, PretrainedParameters, ProtocolParameters, TrainingParameters
 from riceutils.data import Splits
+from riceutils.models import pretrained
 from riceutils.runs import Run, Spec
 
 
@@ -21,25 +28,45 @@ def load(parameters: DataParameters, *, progress: bool = True) -> Splits:
 
 
 def spec(model: str, parameters: TrainingParameters, splits: Splits) -> Spec:
-    """The spec of ``model`` trained on ``splits`` as ``parameters`` say."""
-    shared = parameters.model_dump(include=set(Spec.model_fields) - {"data"})
+    """The spec of ``model`` trained on ``splits`` as ``parameters`` say, pretrained weights resolved."""
+    shared = parameters.model_dump(include=set(Spec.model_fields) - {"data", "weights", "preprocessing"})
+    if isinstance(parameters, PretrainedParameters) and models.architecture(model).pretrained:
+        weights = pretrained.resolve(parameters.weights)
+        expected = "rgb" if weights is None else "caffe"
+        chosen = parameters.preprocessing
+        shared |= {"weights": weights, "preprocessing": expected if chosen == "auto" else chosen}
     return Spec(model=model, data=splits.fingerprint, classes=len(splits.classes), **shared)
 
 
-def run(model: str, parameters: TrainingParameters, splits: Splits | None = None) -> Run:
-    """Train ``model`` or load its run."""
+def run(model: str, parameters: TrainingParameters, splits: Splits | None = None, **changes: object) -> Run:
+    """Train ``model`` or load its run, with ``changes`` of parameters.
+
+    When a training turns out dead and ``retries`` allow it, the next seed is tried, and so on.
+    """
     splits = splits or load(parameters)
-    return training.train_or_load(spec(model, parameters, splits), splits, tensorboard=parameters.tensorboard)
+    parameters = parameters.model_copy(update=changes)
+    for attempt in range(parameters.retries + 1):
+        seeded = parameters.model_copy(update={"seed": parameters.seed + attempt})
+        finished = training.train_or_load(spec(model, seeded, splits), splits, tensorboard=parameters.tensorboard)
+        if not finished.dead:
+            break
+    return finished
 
 
 def find(model: str, parameters: TrainingParameters, splits: Splits) -> Run | None:
-    """The finished run of ``model`` with these parameters, or None: never trains."""
-    return runs.find(spec(model, parameters, splits))
+    """The finished run of ``model`` with these parameters (or one of their retries), or None: never trains."""
+    found = None
+    for attempt in range(parameters.retries + 1):
+        seeded = parameters.model_copy(update={"seed": parameters.seed + attempt})
+        found = runs.find(spec(model, seeded, splits)) or found
+        if found is not None and not found.dead:
+            break
+    return found
 
 
-def found(parameters: TrainingParameters, splits: Splits) -> dict[str, Run]:
-    """The finished runs of all models with these parameters, by model; models without one are left out."""
-    candidates = {model: find(model, parameters, splits) for model in models.names()}
+def found(parameters: ProtocolParameters, splits: Splits) -> dict[str, Run]:
+    """The finished runs that the model chapters made with these parameters, by model; missing ones are left out."""
+    candidates = {model: find(model, config.of_model(model, parameters), splits) for model in config.CHAPTER_OF}
     return {model: run for model, run in candidates.items() if run is not None}
 
 
@@ -47,3 +74,57 @@ def shown(run: Run) -> dict[str, Run]:
     """The runs that a chapter shows: the reference result first, if there is one, then this build's."""
     reference = runs.reference(run.spec.model)
     return ({"reference": reference} if reference else {}) | {"this build": run}
+
+
+def predict(run: Run, images: np.ndarray) -> np.ndarray:
+    """Class probabilities float32 (N, classes) by a run's network of uint8 ``images`` (N, H, W, 3)."""
+    return training.predict(run.model(), images, run.spec.preprocessing)
+
+
+def maps(run: Run, images: np.ndarray, layers: list[str] | None = None) -> dict[str, np.ndarray]:
+    """See :func:`riceutils.activations.maps`, by a run's network."""
+    return activations.maps(run.model(), images, layers, run.spec.preprocessing)
+
+
+def generalise(wanted: Iterable[Run], splits: Splits, images: int, *, progress: bool = True) -> None:
+    """Measure how runs stand each perturbation and corruption alone, on at most ``images`` test images.
+
+    The table is kept in the run's folder; a run that has one of as many images is left alone. Runs are measured
+    together, so that the disturbed images are made once.
+    """
+    rows = generalisation.subset(splits.test.labels, images)
+    missing = {}
+    for run in wanted:
+        table = run.generalisation
+        if table is None or int(table["n"].iloc[0]) != len(rows):
+            missing[run.folder] = run
+    if not missing:
+        return
+    groups: dict[Any, dict[str, Run]] = {}
+    for folder, run in missing.items():
+        trunk = (run.spec.weights, run.spec.preprocessing) if run.spec.weights else folder
+        groups.setdefault(trunk, {})[str(folder)] = run
+    predictors = {name: predict for group in groups.values() for name, predict in _predictors(group).items()}
+    tables = generalisation.measure(predictors, splits.test.images[rows], splits.test.labels[rows], progress=progress)
+    for folder in missing:
+        with files.replacing(folder / runs.GENERALISATION) as temporary:
+            tables[str(folder)].to_csv(temporary, index=False, float_format="%.6g")
+
+
+def _predictors(group: dict[str, Run]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """A function from uint8 images to probabilities for each run; the runs share their pretrained layers."""
+    networks = {name: run.model() for name, run in group.items()}
+    how = next(iter(group.values())).spec.preprocessing
+    if len(group) == 1:
+        ((name, network),) = networks.items()
+        return {name: lambda pixels: training.predict(network, pixels, how)}
+    joint = features.join(networks)
+    latest: tuple[np.ndarray | None, dict[str, np.ndarray]] = (None, {})
+
+    def predict(name: str, pixels: np.ndarray) -> np.ndarray:
+        nonlocal latest
+        if latest[0] is not pixels:
+            latest = (pixels, training.predict(joint, pixels, how))
+        return latest[1][name]
+
+    return {name: partial(predict, name) for name in group}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,24 @@ from filelock import FileLock
 from tqdm import tqdm
 from tqdm.keras import TqdmCallback
 
-from riceutils import activations, evaluation, files, flops, models, perturb, runs
-from riceutils.data import Splits
+from riceutils import activations, evaluation, features, files, flops, models, perturb, runs
+from riceutils.checkpoint import Checkpoint
+from riceutils.data import Split, Splits
+from riceutils.models import pretrained
 from riceutils.runs import Run, Spec
 
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which epoch and what to change."""
+TIMED = 64  # test images that the time per image is taken from
 
 
-def train_or_load(spec: Spec, splits: Splits, *, tensorboard: str = "", progress: bool = True) -> Run:
+def train_or_load(
+    spec: Spec, splits: Splits, *, tensorboard: str = "", progress: bool = True, reuse: bool = True
+) -> Run:
     """Return the run of ``spec``: loaded if it is in the cache, else resumed or trained, measured and saved.
 
     Protocol: Adam, categorical cross-entropy, early stopping on validation loss that restores the best epoch's
-    weights. ``tensorboard`` is a log folder, or "" for none. Raises ``TrainingError`` when the loss is no longer
-    finite, ``ValueError`` when the spec does not fit the data.
+    weights. Layers that are frozen are computed once if ``reuse`` (see :mod:`riceutils.features`), unless the images
+    change from epoch to epoch. ``tensorboard`` is a log folder, or "" for none. Raises ``TrainingError`` when the
+    loss is no longer finite, ``ValueError`` when the spec does not fit the data.
     """
     if (spec.data, spec.classes) != (splits.fingerprint, len(splits.classes)):
         raise ValueError("The spec was made for other data. Make it from the splits that it is trained on.")
@@ -43,19 +47,59 @@ def train_or_load(spec: Spec, splits: Splits, *, tensorboard: str = "", progress
         finished = runs.find(spec)
         if finished is None:
             model = new_model(spec)
-            history, stopped = _fit(model, spec, splits, state, tensorboard, progress)
-            _save(folder, model, spec, splits, history, stopped)
+            subject = _subject(model, spec, splits, reuse and not spec.augment, progress)
+            history, stopped, share = _fit(subject, spec, state, tensorboard, progress)
+            _save(folder, model, subject, spec, splits, history, stopped, share)
             state.unlink(missing_ok=True)
             finished = Run(folder)
     return finished
 
 
 def new_model(spec: Spec) -> keras.Model:
-    """A freshly initialised, compiled model; its weights depend on the spec's seed only."""
+    """A freshly initialised, compiled model; its weights depend on the spec's seed and pretrained weights only."""
     keras.utils.set_random_seed(spec.seed)
-    model = models.build(spec.model, (spec.image_size, spec.image_size, 3), spec.classes)
-    model.compile(keras.optimizers.Adam(spec.learning_rate), loss="categorical_crossentropy", metrics=["accuracy"])
+    model = models.build(spec.model, (spec.image_size, spec.image_size, 3), spec.classes, spec.weights)
+    if spec.initializer != Spec.model_fields["initializer"].default:
+        models.initialise(model, spec.initializer, spec.seed)
+    _compile(model, spec)
     return model
+
+
+def _compile(model: keras.Model, spec: Spec) -> None:
+    model.compile(keras.optimizers.Adam(spec.learning_rate), loss="categorical_crossentropy", metrics=["accuracy"])
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is really trained: the whole network on images, or its head on features of the same images."""
+
+    network: keras.Model
+    train: Split
+    validation: Split
+    tests: dict[str, np.ndarray]  # clean, perturbed
+
+
+def _subject(model: keras.Model, spec: Spec, splits: Splits, reuse: bool, progress: bool) -> _Subject:
+    images = {
+        "train": splits.train.images,
+        "validation": splits.validation.images,
+        "clean": splits.test.images,
+        "perturbed": perturbed_test(splits),
+    }
+    divided = features.cut(model) if reuse else None
+    if divided is not None:
+        source = spec.weights or f"{spec.model} {spec.initializer} {spec.seed}"
+        for side, pixels in images.items():
+            found = features.load(divided, pixels, spec.data, side, source, spec.preprocessing, progress)
+            if found is None:
+                divided = None
+                break
+            images[side] = found
+    if divided is None:
+        return _Subject(model, splits.train, splits.validation, {k: images[k] for k in ("clean", "perturbed")})
+    _compile(divided.head, spec)
+    train, validation = (replace(getattr(splits, side), images=images[side]) for side in ("train", "validation"))
+    return _Subject(divided.head, train, validation, {k: images[k] for k in ("clean", "perturbed")})
 
 
 def estimate(spec: Spec, images: int, validation: int) -> float:
@@ -64,9 +108,18 @@ def estimate(spec: Spec, images: int, validation: int) -> float:
     An upper bound where early stopping ends sooner.
     """
     model = new_model(spec)
+    divided = None if spec.augment else features.cut(model)
     rng = np.random.default_rng(0)
     x = rng.random((spec.batch_size, spec.image_size, spec.image_size, 3), np.float32)
     y = keras.utils.to_categorical(rng.integers(0, spec.classes, spec.batch_size), spec.classes)
+    once = 0.0
+    if divided is not None:
+        x = divided.trunk.predict_on_batch(x)
+        start = time.perf_counter()
+        divided.trunk.predict_on_batch(rng.random((spec.batch_size, *model.input_shape[1:]), np.float32))
+        once = (time.perf_counter() - start) * math.ceil((images + validation) / spec.batch_size)
+        model = divided.head
+        _compile(model, spec)
     model.train_on_batch(x, y)
     model.test_on_batch(x, y)
     start = time.perf_counter()
@@ -76,98 +129,21 @@ def estimate(spec: Spec, images: int, validation: int) -> float:
     start = time.perf_counter()
     model.test_on_batch(x, y)
     check = time.perf_counter() - start
-    return spec.epochs * (math.ceil(images / spec.batch_size) * step + math.ceil(validation / spec.batch_size) * check)
-
-
-class _Checkpoint(keras.callbacks.EarlyStopping):
-    """Early stopping whose memory, with weights, optimiser and history, is saved after every epoch."""
-
-    def __init__(self, spec: Spec, path: Path) -> None:
-        super().__init__(monitor="val_loss", mode="min", patience=spec.patience, restore_best_weights=True)
-        self.spec, self.path = spec, path
-        self.history: list[dict[str, float]] = []
-        self.resumed: dict[str, Any] | None = None
-        self.stopped = "epoch limit"
-
-    def load(self, model: keras.Model) -> None:
-        """Take up the saved state, if there is one, in ``model``, its optimiser and this callback."""
-        if not self.path.exists():
-            return
-        model.optimizer.build(model.trainable_variables)
-        with np.load(self.path, allow_pickle=False) as stored:
-            for prefix, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
-                for number, variable in enumerate(variables):
-                    variable.assign(stored[f"{prefix}{number}"])
-            best = [stored[f"best{number}"] for number in range(len(model.get_weights()))]
-            wait, best_epoch = (int(value) for value in stored["stopping"])
-            self.resumed = {
-                "best": float(stored["loss"]),
-                "best_weights": best,
-                "wait": wait,
-                "best_epoch": best_epoch,
-            }
-            rows = pd.DataFrame(stored["history"], columns=stored["columns"].tolist())
-        self.history = rows.to_dict("records")  # type: ignore[assignment]
-
-    @property
-    def done(self) -> bool:
-        """Whether the saved state had ended already: killed after the last epoch, before saving the run."""
-        return self.resumed is not None and self.resumed["wait"] >= self.patience
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        super().on_train_begin(logs)
-        for name, value in (self.resumed or {}).items():
-            setattr(self, name, value)
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._start = time.perf_counter()
-
-    def on_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if logs and not math.isfinite(logs.get("loss", 0.0)):
-            self.path.unlink(missing_ok=True)
-            raise TrainingError(
-                f"{self.spec.model}: the loss became {logs['loss']} in epoch {len(self.history) + 1}. "
-                f"Lower learning_rate (now {self.spec.learning_rate:g}) or change the seed."
-            )
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        super().on_epoch_end(epoch, logs)
-        if self.model.stop_training:
-            self.stopped = "early stopping"
-        seconds = time.perf_counter() - self._start
-        self.history.append({"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}, "seconds": seconds})
-        spent = sum(row["seconds"] for row in self.history)
-        if self.spec.time_limit and spent + seconds > 60 * self.spec.time_limit and not self.model.stop_training:
-            self.model.stop_training, self.stopped = True, "time limit"
-        self._store()
-
-    def _store(self) -> None:
-        rows = pd.DataFrame(self.history)
-        arrays: dict[str, Any] = {
-            "history": rows.to_numpy(np.float64),
-            "columns": np.array(rows.columns.tolist()),
-            "stopping": np.array([self.wait, self.best_epoch]),
-            "loss": np.array(self.best),
-        }
-        for prefix, variables in (
-            ("model", self.model.variables),
-            ("optimizer", self.model.optimizer.variables),
-        ):
-            arrays |= {f"{prefix}{n}": np.asarray(v) for n, v in enumerate(variables)}
-        arrays |= {f"best{n}": value for n, value in enumerate(self.best_weights)}
-        with files.replacing(self.path) as temporary:
-            np.savez(temporary, **arrays)
+    epoch = math.ceil(images / spec.batch_size) * step + math.ceil(validation / spec.batch_size) * check
+    return once + spec.epochs * epoch
 
 
 def _fit(
-    model: keras.Model, spec: Spec, splits: Splits, state: Path, tensorboard: str, progress: bool
-) -> tuple[pd.DataFrame, str]:
-    checkpoint = _Checkpoint(spec, state)
-    checkpoint.load(model)
+    subject: _Subject, spec: Spec, state: Path, tensorboard: str, progress: bool
+) -> tuple[pd.DataFrame, str, float | None]:
+    """Train; give the history, why it ended, and, if the loss sat at guessing, the gradient's share."""
+    network, train, validation = subject.network, subject.train, subject.validation
+    checkpoint = Checkpoint(spec, state, _probe(train, spec))
+    checkpoint.load(network)
     first = len(checkpoint.history)
     if first >= spec.epochs or checkpoint.done:
-        model.set_weights(checkpoint.resumed["best_weights"])  # type: ignore[index]
-        return pd.DataFrame(checkpoint.history), "early stopping" if checkpoint.done else "epoch limit"
+        network.set_weights(checkpoint.resumed["best_weights"])  # type: ignore[index]
+        return pd.DataFrame(checkpoint.history), "early stopping" if checkpoint.done else "epoch limit", None
     callbacks: list[keras.callbacks.Callback] = [checkpoint]
     if tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(Path(tensorboard) / f"{spec.model}-{spec.key}"))
@@ -180,17 +156,28 @@ def _fit(
             # A seed of its own for every epoch, and never 0, the seed of the stored test perturbation.
             return perturb.apply(images, perturb.draws(rows, seed=1 + spec.seed * 100_000 + epoch))
 
-    model.fit(
-        splits.train.training(spec.batch_size, spec.seed, first, augment),
-        steps_per_epoch=math.ceil(len(splits.train) / spec.batch_size),
+    network.fit(
+        train.training(spec.batch_size, spec.seed, first, augment, spec.preprocessing),
+        steps_per_epoch=math.ceil(len(train) / spec.batch_size),
         shuffle=False,  # the pipeline has shuffled already
-        validation_data=splits.validation.pipeline(spec.batch_size),
+        validation_data=validation.pipeline(spec.batch_size, spec.preprocessing),
         initial_epoch=first,
         epochs=spec.epochs,
         callbacks=callbacks,
         verbose=0,
     )
-    return pd.DataFrame(checkpoint.history), checkpoint.stopped
+    return pd.DataFrame(checkpoint.history), checkpoint.stopped, checkpoint.gradient_share
+
+
+def _probe(train: Split, spec: Spec, images: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and one-hot labels, spread over the classes, on which gradients are looked at."""
+    rows = np.linspace(0, len(train) - 1, min(images, len(train))).astype(int)
+    return _inputs(train.images[rows], spec.preprocessing), keras.utils.to_categorical(train.labels[rows], spec.classes)
+
+
+def _inputs(images: np.ndarray, preprocessing: str) -> np.ndarray:
+    """What a network takes: preprocessed images, or features as they are."""
+    return pretrained.preprocess(images, preprocessing) if images.dtype == np.uint8 else images.astype(np.float32)
 
 
 def perturbed_test(splits: Splits) -> np.ndarray:
@@ -203,19 +190,36 @@ def perturbed_test(splits: Splits) -> np.ndarray:
     return np.load(target, mmap_mode="r")
 
 
-def predict(model: keras.Model, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Class probabilities float32 (N, classes) of uint8 ``images`` (N, H, W, 3)."""
+def predict(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb", batch_size: int = 64) -> Any:
+    """Class probabilities float32 (N, classes) of uint8 ``images`` (N, H, W, 3), or of features, float16 (N, ...).
+
+    A model with several named outputs gives a dictionary of them.
+    """
     pieces = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-    return np.concatenate([model.predict_on_batch(piece.astype(np.float32) / 255.0) for piece in pieces])
+    results = [model.predict_on_batch(_inputs(piece, preprocessing)) for piece in pieces]
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *results)
 
 
-def _save(folder: Path, model: keras.Model, spec: Spec, splits: Splits, history: pd.DataFrame, stopped: str) -> None:
+def _save(
+    folder: Path,
+    model: keras.Model,
+    subject: _Subject,
+    spec: Spec,
+    splits: Splits,
+    history: pd.DataFrame,
+    stopped: str,
+    gradient_share: float | None,
+) -> None:
     labels = splits.test.labels
+    probabilities: dict[str, Any] = {
+        name: predict(subject.network, images, spec.preprocessing) for name, images in subject.tests.items()
+    }
+    piece = splits.test.images[:TIMED]
+    predict(model, piece, spec.preprocessing)
     start = time.perf_counter()
-    probabilities: dict[str, Any] = {"clean": predict(model, splits.test.images)}
+    predict(model, piece, spec.preprocessing)
     seconds = time.perf_counter() - start
-    probabilities["perturbed"] = predict(model, perturbed_test(splits))
-    filters = activations.measure(model, splits.test.images)
+    filters = activations.measure(model, splits.test.images, spec.preprocessing)
     best = int(history["val_loss"].to_numpy().argmin())
     metrics = {
         name: vars(evaluation.accuracy(p, labels)) | {"loss": evaluation.loss(p, labels)}
@@ -236,9 +240,11 @@ def _save(folder: Path, model: keras.Model, spec: Spec, splits: Splits, history:
         "flops": flops.count(models.build(spec.model, classes=spec.classes)).total,
         "best_epoch": best + 1,
         "stopped": stopped,
+        "gradient_share": gradient_share,
+        "features_reused": subject.network is not model,
         "best": history.drop(columns=["epoch", "seconds"]).iloc[best].to_dict(),
         "metrics": metrics,
-        "seconds": {"training": float(history["seconds"].sum()), "test_per_image": seconds / len(labels)},
+        "seconds": {"training": float(history["seconds"].sum()), "test_per_image": seconds / len(piece)},
         **runs.environment(),
     }
     with files.replacing(folder) as temporary:

@@ -18,6 +18,9 @@ CHAPTERS = ("02_cnn", "03_cnn_light", "09_comparison")
 TEXTS = ("introduction", "references")
 
 CONFIG = """
+MODELS = {"02_cnn": ("cnn",), "03_cnn_light": ("cnn_light",)}
+READERS = ("09_comparison",)
+
 def chapter_parameters(profile, chapter, data=None):
     if profile != "quick":
         raise ValueError(f"Unknown profile {profile!r}.")

@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # a module imports from rows below its own, or from its own row to the left
     ["__main__", "book", "editions"],
-    ["dataset", "show"],
-    ["charts", "errata", "ledger", "plots", "study"],
-    ["training", "audit", "baseline", "shortcuts"],
-    ["runs", "data", "perturb", "evaluation", "activations"],
+    ["conclusion", "dataset", "deadcharts", "show"],
+    ["claims", "comparison", "charts", "errata", "ledger", "page", "plots", "study"],
+    ["training", "checkpoint", "dead", "generalisation", "audit", "baseline", "shortcuts"],
+    ["features", "runs", "data", "corruptions", "perturb", "evaluation", "activations"],
     ["models", "flops", "sources", "grains", "config", "files"],
 ]
 RANK = {name: number for number, row in enumerate(LAYERS) for name in row}

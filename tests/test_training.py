@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from riceutils import activations, data, evaluation, files, runs, training
+from riceutils import activations, checkpoint, data, evaluation, files, runs, training
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(splits, monkeypatch, changes)
     whole = train(spec, splits)
     history, predictions = whole.history, whole.predictions
     shutil.rmtree(whole.folder)
-    end_epoch = training._Checkpoint.on_epoch_end
+    end_epoch = checkpoint.Checkpoint.on_epoch_end
 
     def killed_after_second(self, epoch, logs=None):
         end_epoch(self, epoch, logs)
@@ -56,7 +56,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(splits, monkeypatch, changes)
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Checkpoint, "on_epoch_end", killed_after_second)
+        patch.setattr(checkpoint.Checkpoint, "on_epoch_end", killed_after_second)
         with pytest.raises(Killed):
             train(spec, splits)
     assert runs.find(spec) is None
@@ -86,9 +86,9 @@ def test_a_process_killed_in_the_middle_of_training_leaves_nothing_half_written(
     with np.load(state) as stored:
         done = len(stored["history"])
     assert 0 < done < 400
-    checkpoint = training._Checkpoint(spec, state)
-    checkpoint.load(training.new_model(spec))
-    assert len(checkpoint.history) == done
+    resumed = checkpoint.Checkpoint(spec, state)
+    resumed.load(training.new_model(spec))
+    assert len(resumed.history) == done
 
 
 def test_a_finished_run_is_loaded_not_trained(splits, monkeypatch):
@@ -131,7 +131,7 @@ def test_a_loss_that_is_no_number_stops_with_the_way_out(splits):
 
     training.new_model = poisoned
     try:
-        with pytest.raises(training.TrainingError, match=r"epoch 1.*learning_rate"):
+        with pytest.raises(checkpoint.TrainingError, match=r"epoch 1.*learning_rate"):
             train(spec, splits)
     finally:
         training.new_model = original
@@ -140,7 +140,7 @@ def test_a_loss_that_is_no_number_stops_with_the_way_out(splits):
 
 def test_the_time_limit_is_marked(splits, monkeypatch):
     clock = iter(np.arange(0, 1e6, 61.0))
-    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: next(clock))
     run = train(spec_of(splits, seed=3, time_limit=2), splits)
     assert run.record["stopped"] == "time limit"
     assert len(run.history) < 4

@@ -1,0 +1,117 @@
+"""What watches over a training: early stopping that can be resumed, the time limit, and signs of death."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from riceutils import dead, files
+from riceutils.runs import Spec
+
+# A network counts as dead that is still at the loss of guessing after so many epochs and whose classes agree on less
+# than this share of their gradient below the output (see riceutils.dead.gradient_share).
+DEAD_AFTER, DEAD_SHARE = 3, 0.05
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which epoch and what to change."""
+
+
+class Checkpoint(keras.callbacks.EarlyStopping):
+    """Early stopping whose memory, with weights, optimiser and history, is saved after every epoch."""
+
+    def __init__(self, spec: Spec, path: Path, probe: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+        super().__init__(monitor="val_loss", mode="min", patience=spec.patience, restore_best_weights=True)
+        self.spec, self.path, self.probe = spec, path, probe
+        self.gradient_share: float | None = None
+        self.history: list[dict[str, float]] = []
+        self.resumed: dict[str, Any] | None = None
+        self.stopped = "epoch limit"
+
+    def load(self, model: keras.Model) -> None:
+        """Take up the saved state, if there is one, in ``model``, its optimiser and this callback."""
+        if not self.path.exists():
+            return
+        model.optimizer.build(model.trainable_variables)
+        with np.load(self.path, allow_pickle=False) as stored:
+            for prefix, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
+                for number, variable in enumerate(variables):
+                    variable.assign(stored[f"{prefix}{number}"])
+            best = [stored[f"best{number}"] for number in range(len(model.get_weights()))]
+            wait, best_epoch = (int(value) for value in stored["stopping"])
+            self.resumed = {
+                "best": float(stored["loss"]),
+                "best_weights": best,
+                "wait": wait,
+                "best_epoch": best_epoch,
+            }
+            rows = pd.DataFrame(stored["history"], columns=stored["columns"].tolist())
+        self.history = rows.to_dict("records")  # type: ignore[assignment]
+
+    @property
+    def done(self) -> bool:
+        """Whether the saved state had ended already: killed after the last epoch, before saving the run."""
+        return self.resumed is not None and self.resumed["wait"] >= self.patience
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        super().on_train_begin(logs)
+        for name, value in (self.resumed or {}).items():
+            setattr(self, name, value)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._start = time.perf_counter()
+
+    def on_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            self.path.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{self.spec.model}: the loss became {logs['loss']} in epoch {len(self.history) + 1}. "
+                f"Lower learning_rate (now {self.spec.learning_rate:g}) or change the seed."
+            )
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        if self.model.stop_training:
+            self.stopped = "early stopping"
+        seconds = time.perf_counter() - self._start
+        self.history.append({"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}, "seconds": seconds})
+        spent = sum(row["seconds"] for row in self.history)
+        self._look_for_death()
+        if self.spec.time_limit and spent + seconds > 60 * self.spec.time_limit and not self.model.stop_training:
+            self.model.stop_training, self.stopped = True, "time limit"
+        self._store()
+
+    def _look_for_death(self) -> None:
+        """End a training that sits at the loss of guessing and whose gradient no longer reaches the lower layers."""
+        if (
+            self.probe is None
+            or len(self.history) < DEAD_AFTER
+            or not dead.stuck(pd.DataFrame(self.history), self.spec.classes)
+        ):
+            return
+        self.gradient_share = dead.gradient_share(self.model, *self.probe)
+        if self.gradient_share < DEAD_SHARE:
+            self.model.stop_training, self.stopped = True, "dead"
+
+    def _store(self) -> None:
+        rows = pd.DataFrame(self.history)
+        arrays: dict[str, Any] = {
+            "history": rows.to_numpy(np.float64),
+            "columns": np.array(rows.columns.tolist()),
+            "stopping": np.array([self.wait, self.best_epoch]),
+            "loss": np.array(self.best),
+        }
+        for prefix, variables in (
+            ("model", self.model.variables),
+            ("optimizer", self.model.optimizer.variables),
+        ):
+            arrays |= {f"{prefix}{n}": np.asarray(v) for n, v in enumerate(variables)}
+        arrays |= {f"best{n}": value for n, value in enumerate(self.best_weights)}
+        with files.replacing(self.path) as temporary:
+            np.savez(temporary, **arrays)

@@ -1,0 +1,314 @@
+"""The Study's claims C1 to C6, judged by explicit rules from reference results alone, and models to recommend.
+
+A claim has parts, a part has rows of evidence; :func:`combine` makes a part's verdict of its rows', and the claim's
+of its parts'. ``resources/claims.yml`` tells the rules, with the thresholds from here. A reference run counts unless
+it is stale or dead; where nothing else is said it is also standard: not augmented, pixels as its weights expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from riceutils import comparison, evaluation, ledger, runs
+from riceutils.runs import Run
+
+VERDICTS = ("holds", "holds in part", "does not hold", "undecided", "not measured yet")
+HOLDS, IN_PART, FAILS, UNDECIDED, UNMEASURED = VERDICTS
+RULES = {
+    "level": 0.05,  # of a p-value
+    "many": 0.1,  # share of an image's feature maps from which on black ones are many
+    "reliable": 0.95,  # share of black maps whose filter never fires, for black to mean that a filter can go
+    "margin": 0.2,  # points of accuracy that may be lost: the Study's own
+    "weak": 0.5,  # a rank correlation whose interval lies within ± this is none
+    "few": 0.5,  # times another model's filters
+}
+PAIRS = (("cnn", "cnn_light"), ("googlenet", "googlenet_light"), ("vgg16", "vgg_custom"), ("vgg16", "vgg_light"))
+TRENDS = {"never fire, rank correlation": "never", "APoZ, rank correlation": "apoz"}
+
+
+def combine(verdicts: Iterable[str]) -> str:
+    """One verdict of several; those not measured yet, and empty ones, do not count.
+
+    All hold: ``holds``. Some hold, or hold in part: ``holds in part``. None does: ``does not hold``, or, if nothing
+    speaks against it either, ``undecided``. Nothing measured: ``not measured yet``.
+    """
+    known = set(verdicts) - {UNMEASURED, ""}
+    if known == {HOLDS}:
+        return HOLDS
+    if known & {HOLDS, IN_PART}:
+        return IN_PART
+    return FAILS if FAILS in known else UNDECIDED if known else UNMEASURED
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a claim: the evidence of each part; a table without a column ``verdict`` is context."""
+
+    claim: str
+    parts: dict[str, pd.DataFrame]
+
+    @property
+    def judged(self) -> dict[str, str]:
+        """The verdict of each part that is judged."""
+        return {name: combine(rows["verdict"]) for name, rows in self.parts.items() if "verdict" in rows}
+
+    @property
+    def verdict(self) -> str:
+        """One of ``VERDICTS``."""
+        return combine(self.judged.values())
+
+    @property
+    def evidence(self) -> pd.DataFrame:
+        """All rows that are judged, under their ``part``."""
+        return pd.concat([self.parts[name].assign(part=name) for name in self.judged], ignore_index=True)
+
+
+def as_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, dtype=object)  # whole numbers stay whole beside empty cells
+
+
+def counted(model: str | None = None, augmented: bool = False) -> list[Run]:
+    """The reference runs that count, in order of model and seed."""
+    usable = [run for run in runs.references(model) if not (run.stale or run.dead or run.spec.unexpected_pixels)]
+    return [run for run in usable if run.spec.augment == augmented]
+
+
+def _models() -> pd.DataFrame:
+    """The eight study models: filters, FLOPs, parameters; perturbed accuracy as ``published`` and, where measured,
+    the ``reference``'s, mean over seeds."""
+    rows = {}
+    for entry in ledger.published().to_dict("records"):
+        if entry["test_accuracy"]:
+            own = {name: figure.value for name, figure in ledger.static(entry["model"]).items()}
+            ours = [run.record["metrics"]["perturbed"]["value"] for run in counted(entry["model"])]
+            printed = {"filters as published": float(entry["filters"]), "published": float(entry["test_accuracy"])}
+            rows[entry["model"]] = own | printed | {"reference": np.mean(ours) if ours else np.nan}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def unmeasured() -> list[str]:
+    table = _models()
+    return list(table.index[table["reference"].isna()])
+
+
+def _compared(judge: Callable[[Run, Run], dict[str, Any]]) -> pd.DataFrame:
+    """A row for all runs, tested on the same images, of each pair of ``PAIRS``: what ``judge`` says of the two."""
+    rows: list[dict[str, Any]] = []
+    for names in PAIRS:
+        row = dict(zip(("heavier", "lighter"), names, strict=True))
+        both = [pair for pair in product(*map(counted, names)) if pair[0].spec.data == pair[1].spec.data]
+        rows += [row | {"seeds": f"{a.spec.seed}, {b.spec.seed}"} | judge(a, b) for a, b in both]
+        rows += [] if both else [row | {"verdict": UNMEASURED}]
+    return as_table(rows)
+
+
+def _signed(value: float, p: float) -> dict[str, str]:
+    """Of a claim that ``value`` is above 0: it is, it is below, or chance may have made it."""
+    return {"verdict": UNDECIDED if not p < RULES["level"] else HOLDS if value > 0 else FAILS}
+
+
+def _kept(low: float, high: float) -> dict[str, str]:
+    """Of a claim that nothing is lost, by an interval in points: at most the margin, more, or not to be told."""
+    margin = -RULES["margin"]
+    return {"verdict": HOLDS if low >= margin else FAILS if high < margin else UNDECIDED}
+
+
+def _paired(first: Run, second: Run, images: str) -> dict[str, float]:
+    """See :func:`riceutils.evaluation.paired`, on the test images, ``"clean"`` or ``"perturbed"``."""
+    return evaluation.paired(first.predictions[images], second.predictions[images], first.predictions["labels"])
+
+
+def black_maps() -> Verdict:
+    """C1: many feature maps are black, deeper layers' more so, and a black map adds nothing.
+
+    Black: zero everywhere on an image. ``deeper`` correlates, over filters, the layer's depth with the share of images
+    on which the filter's map is black.
+    """
+    tables: dict[str, list] = {"black": [], "deeper": [], "useless": []}
+    layers = []
+    for run in counted():
+        row = {"model": run.spec.model, "seed": run.spec.seed}
+        filters = run.filters.assign(black=1 - run.filters["fires"], never=run.filters["fires"] == 0)
+        by_layer = filters.groupby("layer", sort=False)
+        layers += [row | {"layer": name} | _black(group) for name, group in by_layer]
+        found = _black(filters)
+        tables["black"].append(row | found | {"verdict": HOLDS if found["black maps"] >= RULES["many"] else FAILS})
+        depth = depths(filters["layer"])
+        figures = {"layers": len(by_layer)} | _trend(depth, filters["black"])
+        beside = {name: _trend(depth, filters[column])["rank correlation"] for name, column in TRENDS.items()}
+        tables["deeper"].append(row | figures | beside | _signed(figures["rank correlation"], figures["p"]))
+        share = filters["never"].sum() / filters["black"].sum() if found["black maps"] else np.nan
+        verdict = "" if np.isnan(share) else HOLDS if share >= RULES["reliable"] else FAILS
+        figures = {"black maps": found["black maps"], "of never firing filters": share}
+        tables["useless"].append(row | figures | {"verdict": verdict})
+    absent = [{"model": model, "verdict": UNMEASURED} for model in unmeasured()]
+    judged = {name: as_table(rows + absent) for name, rows in tables.items()}
+    return Verdict("C1", judged | {"layers": as_table(layers)})
+
+
+def depths(layers: pd.Series) -> np.ndarray:
+    """The depth of each of these layers, given in order of computation: 0, 1, ...; an inception module is one."""
+    return pd.factorize(layers.str.replace(r"^(inception_..)_.*", r"\1", regex=True))[0]
+
+
+def _trend(depth: np.ndarray, values: pd.Series) -> dict[str, float]:
+    varied = min(len(np.unique(depth)), values.nunique()) > 1
+    rho, p = stats.spearmanr(depth, values) if varied else (np.nan, np.nan)
+    return {"rank correlation": float(rho), "p": float(p)}
+
+
+def _black(filters: pd.DataFrame) -> dict[str, Any]:
+    never = evaluation.wilson(filters["never"].sum(), len(filters))
+    counts = {"filters": len(filters), "black maps": filters["black"].mean(), "never fire": int(filters["never"].sum())}
+    zeros = {"APoZ": filters["apoz"].mean(), "APoZ on grain": filters["apoz_grain"].mean()}
+    return counts | {"share": never.value, "low": never.low, "high": never.high} | zeros
+
+
+def dead_training() -> Verdict:
+    """C2: the initialisation decides whether a training stays at ln C, and then the last feature map is zero.
+
+    Judged under the published condition of the committed experiment of :mod:`riceutils.dead`; the other conditions
+    stand beside it. Which architectures are likelier to get stuck, nothing measures yet.
+    """
+    from riceutils import dead  # imports TensorFlow
+
+    nothing = as_table([{"verdict": UNMEASURED}])
+    trainings = dead.read().get("experiment")
+    if trainings is None:
+        return Verdict("C2", {"chance": nothing, "mechanism": nothing, "likelier": nothing})
+    table = dead.frequency(trainings)
+    some = table.loc[table["stuck"] > 0, ["condition", "stuck", "dead"]]
+    zero = trainings[trainings["stuck"]].groupby("condition")["zero features"].median()
+    some["zero features"] = some["condition"].map(zero)
+    mixed = (table["stuck"] > 0) & (table["stuck"] < table["trainings"])
+    others, stuck_others = (rows["condition"] != dead.CONDITIONS[0].name for rows in (table, some))
+    table["verdict"] = np.select([others, mixed], ["", HOLDS], FAILS)
+    some["verdict"] = np.select(
+        [stuck_others, some["dead"] == some["stuck"], some["dead"] > 0], ["", HOLDS, IN_PART], FAILS
+    )
+    return Verdict("C2", {"chance": table, "mechanism": some if len(some) else nothing, "likelier": nothing})
+
+
+def kept_accuracy() -> Verdict:
+    """C3: removing filters and layers keeps the accuracy: on validation images by the Study's criterion, the bare
+    difference; on clean test images by an interval. Context: what is saved, and how much of it were convolutions."""
+
+    def validation(heavy: Run, light: Run) -> dict[str, Any]:
+        counts = [run.record["data"]["images"]["validation"] for run in (heavy, light)]
+        shares = [run.record["best"]["val_accuracy"] for run in (heavy, light)]
+        intervals = [evaluation.wilson(round(share * n), n) for share, n in zip(shares, counts, strict=True)]
+        figures = evaluation.unpaired(*intervals)
+        return figures | _kept(*[round(figures["difference"], 9)] * 2)
+
+    def clean(heavy: Run, light: Run) -> dict[str, Any]:
+        figures = _paired(heavy, light, "clean")
+        return figures | _kept(figures["low"], figures["high"])
+
+    saved = []
+    for heavier, lighter in PAIRS:
+        before, after = _weights(heavier), _weights(lighter)
+        shares = {f"{name} saved, %": 100 * (1 - after[name] / before[name]) for name in ("parameters", "FLOPs")}
+        part = (before["convolutions"] - after["convolutions"]) / (before["parameters"] - after["parameters"])
+        saved.append({"heavier": heavier, "lighter": lighter} | shares | {"of it convolutions": part})
+    return Verdict("C3", {"validation": _compared(validation), "clean": _compared(clean), "saved": as_table(saved)})
+
+
+@cache
+def _weights(name: str) -> dict[str, int]:
+    from riceutils import flops, models
+
+    report = flops.count(models.build(name))
+    layers = report.by_layer.groupby("type")["parameters"].sum()
+    return {"parameters": layers.sum(), "FLOPs": report.total, "convolutions": layers["Conv2D"]}
+
+
+def generalisation() -> Verdict:
+    """C4: the lightened models generalise better: on perturbed images, and under corruptions that no training saw
+    (a sign test over kinds and severities). Context: what training with augmentation gains on perturbed images."""
+
+    def perturbed(heavy: Run, light: Run) -> dict[str, Any]:
+        figures = _paired(heavy, light, "perturbed")
+        return figures | _signed(figures["difference"], figures["p"])
+
+    def corruptions(heavy: Run, light: Run) -> dict[str, Any]:
+        if heavy.generalisation is None or light.generalisation is None:
+            return {"verdict": UNMEASURED}
+        both = heavy.generalisation.merge(light.generalisation, on=["kind", "name", "strength", "n"])
+        change = both[both["kind"] == "corruption"].eval("accuracy_y - accuracy_x")
+        better, worse = int((change > 0).sum()), int((change < 0).sum())
+        p = float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
+        figures = {"difference": 100 * change.mean(), "lighter better": better, "heavier better": worse, "p": p}
+        return figures | _signed(better - worse, p)
+
+    gains = [
+        {"model": run.spec.model, "seed": run.spec.seed} | _paired(plain, run, "perturbed")
+        for run in counted(augmented=True)
+        for plain in counted(run.spec.model)
+        if (plain.spec.seed, plain.spec.data) == (run.spec.seed, run.spec.data)
+    ]
+    parts = {"perturbed": _compared(perturbed), "corruptions": _compared(corruptions)}
+    return Verdict("C4", parts | {"augmentation": as_table(gains)})
+
+
+def filters_and_accuracy() -> Verdict:
+    """C5: filters and accuracy are not correlated over the models (the published accuracies beside ours are not
+    judged), and few can be enough: each model against the best of those with at most half its filters."""
+    table, correlation, enough = _models(), [], []
+    for source, counting in product(("reference", "published"), ("filters", "filters as published")):
+        known = table.dropna(subset=source)
+        row: dict[str, Any] = {"source": source, "counted": counting, "models": len(known), "verdict": UNMEASURED}
+        if len(known) > 2:
+            row |= evaluation.spearman(known[counting], known[source])
+            none = max(-row["low"], row["high"]) < RULES["weak"]
+            row["verdict"] = FAILS if row["p"] < RULES["level"] else HOLDS if none else UNDECIDED
+        correlation.append(row | ({"verdict": ""} if source == "published" else {}))
+    for model, entry in table.sort_values("filters").iterrows():
+        fewer = table[table["filters"] <= RULES["few"] * entry["filters"]]
+        row = {"heavier": model, "filters": int(entry["filters"]), "verdict": UNMEASURED}
+        if not np.isnan(entry["reference"]) and fewer["reference"].notna().any():
+            best = str(fewer["reference"].idxmax())
+            figures = _paired(counted(str(model))[0], counted(best)[0], "perturbed")
+            row |= {"lighter": best, "its filters": int(fewer["filters"][best])} | figures
+            row |= _kept(figures["low"], figures["high"])
+        enough += [row] if len(fewer) else []
+    tables = [as_table(rows) for rows in (correlation, enough)]
+    tables = [rows[[*rows.columns.drop("verdict"), "verdict"]] for rows in tables]
+    return Verdict("C5", dict(zip(("correlation", "enough"), tables, strict=True)))
+
+
+def final_model() -> Verdict:
+    """C6: the Final Model balances both: it reaches its published accuracy, and no other measured model is as light
+    and as accurate on perturbed images (the published front beside ours is not judged)."""
+    printed, table = float(_models()["published"]["final"]), _models()
+    figure, front = [], []
+    for run in counted("final"):
+        own = ledger.measured(run)["perturbed accuracy"]
+        row = {"model": "final", "seed": run.spec.seed, "published": printed, "accuracy": own.value}
+        verdict = HOLDS if own.high >= printed else FAILS
+        figure.append(row | {"low": own.low, "high": own.high, "verdict": verdict})
+    for source, quantity in product(("reference", "published"), ("FLOPs", "parameters")):
+        points = table.dropna(subset=source).rename(columns={source: "accuracy"})
+        row = {"source": source, "quantity": quantity, "models": len(points)}
+        best = comparison.front(points, quantity).index
+        known = UNMEASURED if "final" not in points.index else HOLDS if "final" in best else FAILS
+        front.append(row | {"front": ", ".join(best), "verdict": known if source == "reference" else ""})
+    absent = [{"model": "final", "verdict": UNMEASURED}]
+    return Verdict("C6", {"figure": as_table(figure or absent), "front": as_table(front)})
+
+
+CLAIMS: dict[str, Callable[[], Verdict]] = {
+    "C1": black_maps,
+    "C2": dead_training,
+    "C3": kept_accuracy,
+    "C4": generalisation,
+    "C5": filters_and_accuracy,
+    "C6": final_model,
+}

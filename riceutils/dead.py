@@ -1,0 +1,362 @@
+"""Dead training: a loss that stays at ln C. How it is told, what it looks like inside, how often it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from filelock import FileLock
+from tqdm import tqdm
+
+from riceutils import data, evaluation, files, models
+from riceutils.config import DeadParameters
+from riceutils.data import Split, Splits
+
+RESULTS = files.PACKAGE / "results" / "dead"
+PUBLISHED = (5, 1.6096, 0.1956)  # Study, GoogLeNet that did not train: classes, val_loss, val_accuracy
+VERSION = 1  # raise by hand when the experiment changes meaning
+TOLERANCE = 0.01  # of ln C: how near to guessing counts as guessing
+ALIVE = 0.1  # of ln C: a loss so far below guessing has left it
+STUCK = ("vanished", "dead")
+PROBES = 10  # validation images of each class that gradients and activations are measured on
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How a network is started and trained: Keras's name of the initialiser, Adam's learning rate, and remedies.
+
+    ``normalised``: batch normalisation between every convolution and its ReLU. ``warm_up``: steps over which the
+    learning rate rises linearly from 0.
+    """
+
+    initializer: str = "glorot_uniform"
+    learning_rate: float = 1e-3
+    normalised: bool = False
+    warm_up: int = 0
+
+    @property
+    def name(self) -> str:
+        remedies = ", batch normalisation" * self.normalised + f", warm-up {self.warm_up}" * bool(self.warm_up)
+        return f"{self.initializer}, {self.learning_rate:g}{remedies}"
+
+
+PLAIN = [Condition(name, rate) for name in ("glorot_uniform", "he_normal") for rate in (1e-3, 3e-4, 1e-4)]
+REMEDIES = [Condition(normalised=True), Condition(warm_up=64)]
+TOO_FAST = Condition(learning_rate=1e-1)  # provokes what C2 describes
+CONDITIONS = [*PLAIN, *REMEDIES, TOO_FAST]
+FEW = [PLAIN[0], PLAIN[3], PLAIN[4]]  # of a quick build
+
+
+def stuck(history: pd.DataFrame, classes: int) -> bool:
+    """Whether a training does no better than guessing: its loss was within 1 % of ln ``classes`` for two epochs.
+
+    ``history``: a row per epoch with ``loss`` and, where there is one, ``val_loss``, which then decides: dropout and
+    the moving weights blur the loss in training. The classes are taken to be equally frequent. Raises ``ValueError``
+    for an empty history or fewer than two classes.
+    """
+    if history.empty or classes < 2:
+        raise ValueError("Needs one epoch or more, and two classes or more.")
+    losses = history["val_loss" if "val_loss" in history else "loss"].tail(2)
+    return bool(np.all(np.abs(losses / np.log(classes) - 1) <= TOLERANCE))
+
+
+def _gradients(model: keras.Model, images: np.ndarray, onehot: np.ndarray) -> list[np.ndarray]:
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(keras.losses.categorical_crossentropy(onehot, model(images, training=False)))
+    variables = [variable.value for variable in model.trainable_variables]
+    return [np.asarray(g) for g in tape.gradient(loss, variables, unconnected_gradients="zero")]
+
+
+def gradient_share(model: keras.Model, images: np.ndarray, onehot: np.ndarray) -> float:
+    """Share in [0, 1] of the gradient on which the classes agree below the output layer; near 0 when stuck.
+
+    ``images`` float32 (N, H, W, 3) in [0, 1], ``onehot`` (N, classes); ten images of each class are enough. With the
+    mean gradient g_c of each class, the share is ‖mean of g_c‖² over the layers below the output, divided by the
+    mean of ‖g_c‖² over all layers; by Jensen's inequality it is at most 1.
+
+    Both ways of being stuck bring it to 0. In a dead network, whose last features are exactly zero, nothing reaches
+    the layers below. In one whose features are alive but hardly differ between images, every class pulls on the same
+    weights in its own direction, and with equal classes Σ (p - y) = 0, so that the pulls cancel. A share of the
+    plain gradient norm would miss the second: there, the lower layers receive more than half of it.
+
+    Raises ``ValueError`` without images or without trainable layers below the output.
+    """
+    if not len(images):
+        raise ValueError("No images to measure the gradient on.")
+    own = {id(variable) for variable in model.layers[-1].trainable_variables}
+    below = [id(variable) not in own for variable in model.trainable_variables]
+    if not any(below):
+        raise ValueError(f"{model.name} has no trainable layer below its output.")
+    kinds = onehot.argmax(axis=1)
+    each = [_gradients(model, images[kinds == kind], onehot[kinds == kind]) for kind in np.unique(kinds)]
+    means = [np.mean(arrays, axis=0) for arrays in zip(*each, strict=True)]
+    agreed = sum(float(np.sum(mean**2)) for mean, lower in zip(means, below, strict=True) if lower)
+    whole = np.mean([sum(float(np.sum(g**2)) for g in gradients) for gradients in each])
+    return float(agreed / whole) if whole > 0 else 0.0
+
+
+def features(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """What the output layer sees of float ``images`` (N, H, W, 3): float32 (N, features)."""
+    return np.asarray(keras.Model(model.input, model.layers[-1].input)(images, training=False))
+
+
+def state(history: pd.DataFrame, classes: int, seen: np.ndarray) -> str:
+    """``diverged`` (a loss that is no number), ``alive``, or, when stuck, one of two.
+
+    ``dead`` if all ``seen`` :func:`features` are exactly zero, ``vanished`` if they only say nothing of the image.
+    """
+    if not np.isfinite(history["loss"].iloc[-1]):
+        return "diverged"
+    return ("vanished" if np.any(seen) else "dead") if stuck(history, classes) else "alive"
+
+
+def diagnose(model: keras.Model, images: np.ndarray, onehot: np.ndarray) -> pd.DataFrame:
+    """A row per convolution and dense layer; ``images`` float32 (N, H, W, 3) in [0, 1], ``onehot`` (N, classes).
+
+    ``zeros``: share of outputs after ReLU that are exactly zero, where ReLU' is zero too; ``open``: 1 - zeros, the
+    share of the ReLU mask that lets a gradient pass; ``shut``: share of filters or units that are zero at all places
+    of all images; ``std`` of the outputs over everything, ``spread`` over the images alone (root mean square over
+    places and filters); ``gradient``: norm of the kernel's gradient; ``zero gradients``: share of its entries that are
+    exactly zero. A softmax has no mask: its first three are missing. Raises ``ValueError`` without images.
+    """
+    if not len(images):
+        raise ValueError("No images to diagnose the network with.")
+    names = {layer.name for layer in model.layers}
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)]
+    active = [model.get_layer(f"{layer.name}_relu") if f"{layer.name}_relu" in names else layer for layer in layers]
+    outputs = keras.Model(model.input, [layer.output for layer in active])(images, training=False)
+    variables = [id(variable) for variable in model.trainable_variables]
+    gradients = dict(zip(variables, _gradients(model, images, onehot), strict=True))
+    rows = []
+    for layer, last, output in zip(layers, active, outputs if len(layers) > 1 else [outputs], strict=True):
+        values, gradient = np.asarray(output), gradients.get(id(layer.kernel))
+        zero = values == 0
+        masked = last.activation is keras.activations.relu
+        mask = (zero.mean(), 1 - zero.mean(), zero.all(axis=tuple(range(zero.ndim - 1))).mean()) if masked else ()
+        own = (np.linalg.norm(gradient), np.mean(gradient == 0)) if gradient is not None else (np.nan, np.nan)
+        spread = np.sqrt(values.var(axis=0).mean())
+        rows.append((layer.name, *(mask or (np.nan,) * 3), values.std(), spread, *own))
+    names_of = ["layer", "zeros", "open", "shut", "std", "spread", "gradient", "zero gradients"]
+    return pd.DataFrame(rows, columns=names_of)
+
+
+def normalise(model: keras.Model) -> keras.Model:
+    """A new network like ``model`` with batch normalisation between every convolution and its ReLU."""
+
+    def linear(layer: keras.Layer) -> keras.Layer:
+        changes = {"activation": "linear"} if isinstance(layer, keras.layers.Conv2D) else {}
+        return type(layer).from_config(layer.get_config() | changes)
+
+    def followed(layer: keras.Layer, *inputs: keras.KerasTensor, **options: object) -> keras.KerasTensor:
+        output = layer(*inputs, **options)
+        if isinstance(layer, keras.layers.Conv2D):
+            # Few steps are trained: Keras's momentum of 0.99 would leave the moving averages at their start.
+            output = keras.layers.BatchNormalization(momentum=0.9, name=f"{layer.name}_norm")(output)
+            output = keras.layers.Activation("relu", name=f"{layer.name}_relu")(output)
+        return output
+
+    return keras.models.clone_model(model, clone_function=linear, call_function=followed)
+
+
+class _Trial:
+    """A compiled network that is started anew for every seed: tracing it takes longer than an epoch."""
+
+    def __init__(self, model: str, shape: tuple[int, int, int], classes: int, condition: Condition) -> None:
+        self.model = models.build(model, shape, classes)
+        if condition.normalised:
+            self.model = normalise(self.model)
+        rate: object = condition.learning_rate
+        if condition.warm_up:  # rises linearly, then stays: a cosine that ends where it begins
+            rate = keras.optimizers.schedules.CosineDecay(
+                0.0, 1, alpha=1.0, warmup_target=condition.learning_rate, warmup_steps=condition.warm_up
+            )
+        self.model.compile(keras.optimizers.Adam(rate), loss="categorical_crossentropy", metrics=["accuracy"])
+        self.model.optimizer.build(self.model.trainable_variables)
+        variables = (*self.model.variables, *self.model.optimizer.variables)
+        self.fresh = [(variable, np.asarray(variable)) for variable in variables]
+
+    def start(self, condition: Condition, seed: int) -> keras.Model:
+        for variable, value in self.fresh:
+            variable.assign(value)
+        models.initialise(self.model, condition.initializer, seed)
+        if not condition.warm_up:
+            self.model.optimizer.learning_rate = condition.learning_rate
+        keras.utils.set_random_seed(seed)  # the order of the images
+        return self.model
+
+
+class _Watch(keras.callbacks.Callback):
+    """Keeps the history; ends a training when its fate is known: it has left ln C, or no gradient can wake it."""
+
+    def __init__(self, classes: int, images: np.ndarray) -> None:
+        super().__init__()
+        self.classes, self.images = classes, images
+        self.rows: list[dict[str, float]] = []
+        self.state = ""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.rows.append(dict(logs or {}))
+        left = self.rows[-1]["val_loss"] < (1 - ALIVE) * np.log(self.classes)
+        history = pd.DataFrame(self.rows)
+        self.state = state(history, self.classes, features(self.model, self.images))
+        self.model.stop_training = bool(left or self.state == "diverged" or (self.state == "dead" and epoch > 0))
+
+
+def _arrays(split: Split, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    onehot = np.eye(len(split.classes), dtype=np.float32)[split.labels[rows]]
+    return split.images[rows].astype(np.float32) / 255.0, onehot
+
+
+def probes(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The first ``PROBES`` images of each class: float32 (N, H, W, 3) in [0, 1], one-hot labels (N, classes)."""
+    kinds = range(len(split.classes))
+    return _arrays(split, np.concatenate([np.flatnonzero(split.labels == kind)[:PROBES] for kind in kinds]))
+
+
+def experiment(
+    splits: Splits,
+    conditions: Sequence[Condition] = CONDITIONS,
+    seeds: Iterable[int] = range(20),
+    epochs: int = 6,
+    *,
+    batch_size: int = 32,
+    images: int | None = None,
+    model: str = "googlenet",
+    progress: bool = True,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train ``model`` under every condition with every seed: (a row per training, the layers of a few of them).
+
+    A training ends when its fate is known: validation loss 10 % below ln C, or dead, or ``epochs``. The first table:
+    condition and its parts, seed, epochs, loss, accuracy, val_loss, val_accuracy of the last epoch, stuck, state (see
+    :func:`state`), zero features (share that is exactly zero), spread (of the features over the images, by their root
+    mean square), gradient share, seconds. The second: :func:`diagnose` at the start and end of the first training
+    that ended in each state.
+
+    ``images``: train on so many, evenly from all classes, and validate on the same part. Every finished training is
+    written to the cache folder, and none that is there is repeated. Raises ``ValueError`` without conditions, seeds,
+    epochs or enough images.
+    """
+    seeds, images = list(seeds), len(splits.train) if images is None else images
+    if not conditions or not seeds or epochs < 1:
+        raise ValueError("Needs one condition, one seed and one epoch or more.")
+    if not len(splits.classes) <= images <= len(splits.train):
+        raise ValueError(f"images is {images}; it must be {len(splits.classes)} to {len(splits.train)}.")
+    key = files.digest([VERSION, splits.fingerprint, model, epochs, batch_size, images])
+    target, layers = (files.home() / "dead" / f"{key}{part}.csv" for part in ("", "-layers"))
+    train = _arrays(splits.train, np.linspace(0, len(splits.train) - 1, images).astype(int))
+    checked = max(len(splits.classes), len(splits.validation) * images // len(splits.train))
+    validation = _arrays(splits.validation, np.linspace(0, len(splits.validation) - 1, checked).astype(int))
+    probe, shape = probes(splits.validation), (splits.image_size, splits.image_size, 3)
+    trials: dict[tuple[bool, int], _Trial] = {}
+    wanted = [(condition, seed) for seed in seeds for condition in conditions]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{key}.lock")):
+        done = {(row["condition"], row["seed"]) for row in _rows(target)}
+        for condition, seed in tqdm(wanted, desc="Training", disable=not progress, mininterval=1):
+            if (condition.name, seed) in done:
+                continue
+            kind = (condition.normalised, condition.warm_up)
+            if kind not in trials:
+                trials[kind] = _Trial(model, shape, len(splits.classes), condition)
+            network, began = trials[kind].start(condition, seed), perf_counter()
+            watch = _Watch(len(splits.classes), probe[0])
+            network.fit(*train, batch_size, epochs, verbose=0, callbacks=[watch], validation_data=validation)
+            row = _row(condition, seed, watch, network, probe) | {"seconds": perf_counter() - began}
+            known = _rows(layers)
+            if row["state"] not in {line["state"] for line in known}:
+                ended = diagnose(network, *probe).assign(moment="end")
+                begun = diagnose(trials[kind].start(condition, seed), *probe).assign(moment="start")
+                example = pd.concat([begun, ended]).assign(state=row["state"], condition=condition.name, seed=seed)
+                _write(layers, known + example.to_dict("records"))
+            _write(target, [*_rows(target), row])
+    names = [condition.name for condition in conditions]
+    found = pd.read_csv(target)
+    found = found[found["condition"].isin(names) & found["seed"].isin(seeds)]
+    return found.reset_index(drop=True), pd.read_csv(layers)
+
+
+def _row(
+    condition: Condition, seed: int, watch: _Watch, network: keras.Model, probe: tuple[np.ndarray, np.ndarray]
+) -> dict[str, Any]:
+    seen, history = features(network, probe[0]), pd.DataFrame(watch.rows)
+    return {
+        "condition": condition.name,
+        **asdict(condition),
+        "seed": seed,
+        "epochs": len(history),
+        **history[["loss", "accuracy", "val_loss", "val_accuracy"]].iloc[-1].to_dict(),
+        "stuck": watch.state in STUCK,
+        "state": watch.state,
+        "zero features": float(np.mean(seen == 0)),
+        "spread": float(np.sqrt(seen.var(axis=0).mean() / max(np.square(seen).mean(), 1e-30))),
+        "gradient share": gradient_share(network, *probe),
+    }
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return pd.read_csv(path).to_dict("records") if path.exists() else []
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    with files.replacing(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
+
+
+def quick(splits: Splits, parameters: DeadParameters) -> dict[str, pd.DataFrame]:
+    """The experiment of a build, on few conditions and at most 400 training images: tables as in :func:`read`."""
+    seeds = range(parameters.seed, parameters.seed + parameters.initialisations)
+    batch_size, images = parameters.batch_size, min(400, len(splits.train))
+    rows, layers = experiment(splits, FEW, seeds, parameters.epochs, batch_size=batch_size, images=images)
+    return {"experiment": rows, "diagnosis": layers}
+
+
+def guessing(trainings: Mapping[str, tuple[int, float, float]]) -> pd.DataFrame:
+    """What trainings (name: classes, loss, accuracy) measured beside ln C and 1/C, what guessing costs and earns."""
+    rows = [(name, c, loss, np.log(c), accuracy, 1 / c) for name, (c, loss, accuracy) in trainings.items()]
+    return pd.DataFrame(rows, columns=["training", "classes", "loss", "ln C", "accuracy", "1/C"])
+
+
+def frequency(rows: pd.DataFrame) -> pd.DataFrame:
+    """How often each condition of :func:`experiment`'s first table got stuck, in its order.
+
+    ``trainings``, how many were ``stuck`` and how many of these ``dead``; ``share`` stuck with Wilson's interval
+    ``low`` to ``high``; of the others, the median epoch at which they left ln C (``left at epoch``).
+    """
+    table = []
+    for name, group in rows.groupby("condition", sort=False):
+        interval = evaluation.wilson(int(group["stuck"].sum()), len(group))
+        shares = {"share": interval.value, "low": interval.low, "high": interval.high}
+        counts = {"stuck": int(group["stuck"].sum()), "dead": int((group["state"] == "dead").sum())}
+        left = group.loc[group["state"] == "alive", "epochs"].median()
+        table.append({"condition": name, "trainings": len(group), **counts, **shares, "left at epoch": left})
+    return pd.DataFrame(table)
+
+
+def states(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the trainings of each state measure: number, and median of losses, features and gradient share."""
+    columns = ["val_loss", "val_accuracy", "zero features", "spread", "gradient share"]
+    grouped = rows.groupby("state")
+    return grouped[columns].median().assign(trainings=grouped.size()).reset_index()
+
+
+def reference(source: str, seeds: Iterable[int] = range(20), epochs: int = 6) -> None:
+    """Run (or go on with) the reference experiment on real images of 64 px, 200 of each class, and commit its tables.
+
+    ``RESULTS`` then holds ``experiment.csv`` and ``diagnosis.csv``. Seeds vary slowest, so that an experiment that
+    was cut short has tried every condition.
+    """
+    experiments, layers = experiment(data.load(source, 64, [200, 50, 100]), CONDITIONS, seeds, epochs)
+    for name, table in (("experiment", experiments), ("diagnosis", layers)):
+        _write(RESULTS / f"{name}.csv", table.to_dict("records"))
+
+
+def read() -> dict[str, pd.DataFrame]:
+    """The committed tables of :func:`reference`: ``experiment`` and ``diagnosis``; empty where there are none yet."""
+    return {path.stem: pd.read_csv(path) for path in sorted(RESULTS.glob("*.csv"))}

@@ -1,0 +1,96 @@
+"""What a page is made of: sentences in both languages, tables, figures with their numbers."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from IPython.display import HTML, Image, display
+from matplotlib.figure import Figure
+
+from riceutils import files
+
+LANGUAGES = ("ko", "en")
+ROWS = 60  # of a table behind a figure; the CSV beside it has them all
+
+
+@cache
+def phrases() -> dict[str, Any]:
+    return yaml.safe_load((files.RESOURCES / "phrases.yml").read_text(encoding="utf-8"))
+
+
+def spans(phrase: str | Mapping[str, str], tag: str = "span", **values: Any) -> str:
+    """The phrase in both languages; a value may be a mapping of languages itself."""
+
+    texts = phrases()[phrase] if isinstance(phrase, str) else phrase
+
+    def text(lang: str) -> str:
+        own = {name: value[lang] if isinstance(value, Mapping) else value for name, value in values.items()}
+        return html.escape(texts[lang].format(**own))
+
+    return " ".join(f'<{tag} lang="{lang}">{text(lang)}</{tag}>' for lang in LANGUAGES)
+
+
+def note(phrase: str | Mapping[str, str], **values: Any) -> None:
+    """Display a sentence of ``resources/phrases.yml`` in both languages; an edition keeps its own."""
+    display(HTML(f'<div class="rice-note">{spans(phrase, "p", **values)}</div>'))
+
+
+class Markup(str):
+    """Text of a table cell that is HTML already."""
+
+
+def code(name: Any) -> Markup:
+    """A name that the edition filter does not translate."""
+    return Markup(f"<code>{html.escape(str(name))}</code>")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Markup):
+        return value
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if np.isnan(number):
+            return ""
+        if 0 < abs(number) < 1e-4:
+            return f"{number:.1e}"
+        return f"{number:.4f}" if abs(number) < 10 else f"{number:,.1f}"
+    if isinstance(value, str) and value.isdigit() and len(value) > 4:
+        return f"{int(value):,}"
+    return html.escape(str(value))
+
+
+def _html(table: pd.DataFrame) -> str:
+    names = {column: table[column].map(code) for column in ("layer", "model") if column in table}
+    return table.assign(**names).map(_cell).to_html(index=False, border=0, escape=False, classes="rice-table")
+
+
+def table(content: pd.DataFrame) -> None:
+    """Display a table: whole numbers with thousands separators, shares with four decimals."""
+    display(HTML(f'<div class="rice-scroll">{_html(content)}</div>'))
+
+
+def chart(figure: Figure, content: pd.DataFrame) -> None:
+    """Display a figure and, folded below it, the numbers behind it with a CSV to download."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110, facecolor="white")
+    display(Image(picture.getvalue()))
+    folded(content)
+
+
+def folded(content: pd.DataFrame) -> None:
+    """Display a table folded away, its first rows shown when opened, with a CSV of all of it to download."""
+    csv = base64.b64encode(content.to_csv(index=False, float_format="%.6g").encode()).decode()
+    more = spans("shortened", "p", total=len(content), shown=ROWS) if len(content) > ROWS else ""
+    link = f'<a download="table.csv" href="data:text/csv;base64,{csv}">CSV</a>'
+    inside = f'<div class="rice-scroll">{_html(content.head(ROWS))}</div>{more}{link}'
+    display(HTML(f'<details class="rice-data"><summary>{spans("data")}</summary>{inside}</details>'))

@@ -1,0 +1,199 @@
+"""Dead training is told from a living one, looked into, and provoked again and again without repeating itself."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from riceutils import dead, deadcharts, models
+
+FEW = [dead.Condition("he_normal", 1e-3), dead.Condition("glorot_uniform", 1e-3)]
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(0)
+    pixels = rng.random((12, 32, 32, 3), np.float32)
+    onehot = np.eye(3, dtype=np.float32)[np.arange(12) % 3]
+    return pixels * (0.3 + onehot[:, None, None, :]), onehot
+
+
+@pytest.fixture
+def network():
+    keras.utils.set_random_seed(0)
+    return models.build("cnn_light", (32, 32, 3), 3)
+
+
+def kill(model, bias=-100.0):
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense) and layer is not model.layers[-1]:
+            layer.bias.assign(np.full(layer.bias.shape, bias))
+    return model
+
+
+def test_a_network_of_negative_biases_is_dead(network, images):
+    found = dead.diagnose(kill(network), *images).set_index("layer")
+    hidden = found.drop("softmax")
+    assert (hidden[["zeros", "shut", "zero gradients"]] == 1).all(axis=None)
+    assert (hidden[["open", "std", "spread", "gradient"]] == 0).all(axis=None)
+    assert found.loc["softmax", "gradient"] == 0  # its input is zero, so its kernel learns nothing either
+    assert np.isnan(found.loc["softmax", "zeros"])
+    assert dead.gradient_share(network, *images) == 0
+    assert not dead.features(network, images[0]).any()
+
+
+def test_a_healthy_network_is_not(network, images):
+    models.initialise(network, "he_normal", 0)
+    found = dead.diagnose(network, *images).set_index("layer")
+    assert list(found.index) == ["conv1", "conv2", "dense", "softmax"]
+    hidden = found.drop("softmax")
+    assert hidden["zeros"].between(0.01, 0.99).all()
+    assert np.allclose(hidden["zeros"] + hidden["open"], 1)
+    assert (found[["std", "spread", "gradient"]] > 0).all(axis=None)
+    assert 0.01 < dead.gradient_share(network, *images) <= 1
+
+
+def test_a_network_that_sees_no_difference_between_images_has_no_gradient_share_though_it_is_not_dead(network, images):
+    models.initialise(network, "he_normal", 0)
+    same = np.repeat(images[0][:1], 12, axis=0)
+    network.get_layer("softmax").kernel.assign(1e-3 * network.get_layer("softmax").kernel)
+    assert dead.features(network, same).any()
+    assert dead.diagnose(network, same, images[1])["gradient"].iloc[0] < 1e-4
+    assert dead.gradient_share(network, same, images[1]) < 1e-3
+
+
+def history(loss, val_loss=None):
+    return pd.DataFrame({"loss": loss} | ({"val_loss": val_loss} if val_loss else {}))
+
+
+def test_stuck_is_two_epochs_at_ln_c():
+    guess = np.log(5)
+    assert dead.stuck(history([3.0, guess * 1.005, guess * 0.995]), 5)
+    assert not dead.stuck(history([guess, guess * 0.98]), 5)
+    assert not dead.stuck(history([guess * 0.9, guess]), 5)
+    assert dead.stuck(history([guess * 0.95] * 2, [guess] * 2), 5)  # dropout blurs the loss of training
+    assert not dead.stuck(history([guess] * 2, [guess * 0.9] * 2), 5)
+    assert not dead.stuck(history([guess] * 2), 4)
+    assert not dead.stuck(history([np.nan, np.nan]), 5)
+
+
+def test_states():
+    guess = history([np.log(5)] * 2)
+    assert dead.state(guess, 5, np.zeros((2, 4))) == "dead"
+    assert dead.state(guess, 5, np.full((2, 4), 1e-9)) == "vanished"
+    assert dead.state(history([0.5, 0.4]), 5, np.zeros((2, 4))) == "alive"
+    assert dead.state(history([np.log(5), np.nan]), 5, np.zeros((2, 4))) == "diverged"
+
+
+def test_bad_inputs_are_said(network, images, grains_splits):
+    for function in (dead.gradient_share, dead.diagnose):
+        with pytest.raises(ValueError, match="No images"):
+            function(network, images[0][:0], images[1][:0])
+    for layer in network.layers[:-1]:
+        layer.trainable = False
+    with pytest.raises(ValueError, match="no trainable layer below its output"):
+        dead.gradient_share(network, *images)
+    with pytest.raises(ValueError, match="one epoch or more"):
+        dead.stuck(history([]), 5)
+    with pytest.raises(ValueError, match="one condition"):
+        dead.experiment(grains_splits, [], [0], 1)
+    with pytest.raises(ValueError, match="images is 9999"):
+        dead.experiment(grains_splits, FEW, [0], 1, images=9999)
+
+
+def test_normalising_keeps_the_architecture_and_centres_what_reaches_each_relu(network, images):
+    normalised = dead.normalise(network)
+    convolutions = [layer for layer in normalised.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [layer.filters for layer in convolutions] == [8, 16]
+    assert {layer.activation for layer in convolutions} == {keras.activations.linear}
+    normalised(images[0], training=True)
+    found = dead.diagnose(normalised, *images).set_index("layer")
+    assert found.loc["conv2", "zeros"] > 0  # measured behind the ReLU
+    assert normalised.count_params() == network.count_params() + 4 * (8 + 16)
+
+
+@pytest.fixture(scope="module")
+def first(grains_splits):
+    return dead.experiment(grains_splits, FEW, [0, 1], 2, images=30, model="cnn_light", progress=False)
+
+
+def test_an_experiment_has_a_row_per_training_and_an_example_of_each_state(first):
+    rows, layers = first
+    assert list(zip(rows["condition"], rows["seed"], strict=True)) == [(c.name, s) for s in (0, 1) for c in FEW]
+    assert rows["gradient share"].between(0, 1).all()
+    assert (rows["epochs"] <= 2).all()
+    assert set(layers["state"]) == set(rows["state"])
+    assert set(layers["moment"]) == {"start", "end"}
+
+
+def test_an_experiment_goes_on_where_it_stopped(first, grains_splits, monkeypatch):
+    trained = []
+    fit = keras.Model.fit
+    monkeypatch.setattr(keras.Model, "fit", lambda self, *a, **k: trained.append(1) or fit(self, *a, **k))
+    rows, _ = dead.experiment(grains_splits, FEW, [0, 1, 2], 2, images=30, model="cnn_light", progress=False)
+    assert len(trained) == len(FEW)  # seed 2 only
+    assert len(rows) == 3 * len(FEW)
+    kept = rows[rows["seed"] < 2].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, first[0])
+
+
+def test_a_seed_starts_alike_whatever_was_trained_before():
+    trial = dead._Trial("cnn_light", (64, 64, 3), 3, FEW[0])
+    weights = [[np.array(v) for v in trial.start(FEW[0], seed).get_weights()] for seed in (0, 1, 0)]
+    assert all(np.array_equal(a, b) for a, b in zip(weights[0], weights[2], strict=True))
+    assert not np.array_equal(weights[0][0], weights[1][0])
+
+
+def test_warm_up_rises_linearly_and_then_stays():
+    trial = dead._Trial("cnn_light", (32, 32, 3), 3, dead.Condition(warm_up=10))
+    rate = trial.model.optimizer._learning_rate
+    assert [float(rate(step)) for step in (0, 5, 10, 1000)] == pytest.approx([0, 5e-4, 1e-3, 1e-3])
+
+
+def test_frequency_and_charts(first):
+    rows, layers = first
+    table = dead.frequency(rows)
+    assert table["trainings"].tolist() == [2, 2]
+    assert (table["low"] <= table["share"]).all()
+    assert (table["share"] <= table["high"]).all()
+    assert dead.states(rows)["trainings"].sum() == len(rows)
+    for chart in (deadcharts.shares(rows), deadcharts.waking(rows), deadcharts.layers(layers)):
+        assert len(chart[1])
+
+
+def experiment_of(*states):
+    condition = dead.CONDITIONS[0].name
+    return pd.DataFrame([{"condition": condition, "state": s, "stuck": s in dead.STUCK, "epochs": 3} for s in states])
+
+
+@pytest.mark.parametrize(
+    ("states", "words"),
+    [
+        (("dead", "dead"), "Verdict: holds. "),
+        (("dead", "vanished", "alive"), "applies to only some"),
+        (("vanished", "alive"), "told no image from another"),
+        (("alive",), "No verdict"),
+    ],
+)
+def test_the_verdict_follows_from_what_was_measured(states, words, monkeypatch):
+    said = []
+    monkeypatch.setattr(deadcharts.page, "display", lambda shown: said.append(shown.data))
+    deadcharts.verdict({"experiment": experiment_of(*states)})
+    assert words in said[-1]
+    assert f"of {len(states)} trainings" in said[0]
+    assert f"{states.count('alive')} trainings stayed" in said[0].replace("  ", " ")
+
+
+def test_what_is_not_there_is_said(monkeypatch):
+    said = []
+    monkeypatch.setattr(deadcharts.page, "display", lambda shown: said.append(shown.data))
+    deadcharts.verdict({})
+    deadcharts.both("experiment", dead.frequency, {"experiment": experiment_of("dead")}, {})
+    assert "nothing to show" in said[0]
+    assert "nothing to show" in said[1]
+    assert "<table" in said[-1]
+
+
+def test_guessing_costs_ln_c():
+    table = dead.guessing({"GoogLeNet": dead.PUBLISHED})
+    assert table["ln C"].item() == pytest.approx(table["loss"].item(), rel=dead.TOLERANCE)
