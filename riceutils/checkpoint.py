@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import pandas as pd
 
-from riceutils import dead, files
+from riceutils import files, gradients
 from riceutils.runs import Spec
 
-# A network counts as dead that is still at the loss of guessing after so many epochs and whose classes agree on less
-# than this share of their gradient below the output (see riceutils.dead.gradient_share).
-DEAD_AFTER, DEAD_SHARE = 3, 0.05
+# A training is given up as dead after so many epochs in a row at the loss of guessing, when the classes agree on less
+# than this share of their gradient. Shorter waits and larger shares end trainings that would have woken up.
+DEAD_AFTER, DEAD_SHARE = 5, 1e-3
 
 
 class TrainingError(RuntimeError):
@@ -88,14 +88,11 @@ class Checkpoint(keras.callbacks.EarlyStopping):
         self._store()
 
     def _look_for_death(self) -> None:
-        """End a training that sits at the loss of guessing and whose gradient no longer reaches the lower layers."""
-        if (
-            self.probe is None
-            or len(self.history) < DEAD_AFTER
-            or not dead.stuck(pd.DataFrame(self.history), self.spec.classes)
-        ):
+        """End a training that stays at the loss of guessing and whose gradient leads nowhere."""
+        rows = pd.DataFrame(self.history)
+        if self.probe is None or len(rows) < DEAD_AFTER or not gradients.stuck(rows, self.spec.classes, DEAD_AFTER):
             return
-        self.gradient_share = dead.gradient_share(self.model, *self.probe)
+        self.gradient_share = gradients.gradient_share(self.model, *self.probe)
         if self.gradient_share < DEAD_SHARE:
             self.model.stop_training, self.stopped = True, "dead"
 

@@ -11,18 +11,17 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from filelock import FileLock
 from tqdm import tqdm
 
 from riceutils import data, evaluation, files, models
 from riceutils.config import DeadParameters
 from riceutils.data import Split, Splits
+from riceutils.gradients import diagnose, features, gradient_share, state
 
 RESULTS = files.PACKAGE / "results" / "dead"
 PUBLISHED = (5, 1.6096, 0.1956)  # Study, GoogLeNet that did not train: classes, val_loss, val_accuracy
 VERSION = 1  # raise by hand when the experiment changes meaning
-TOLERANCE = 0.01  # of ln C: how near to guessing counts as guessing
 ALIVE = 0.1  # of ln C: a loss so far below guessing has left it
 STUCK = ("vanished", "dead")
 PROBES = 10  # validation images of each class that gradients and activations are measured on
@@ -52,99 +51,6 @@ REMEDIES = [Condition(normalised=True), Condition(warm_up=64)]
 TOO_FAST = Condition(learning_rate=1e-1)  # provokes what C2 describes
 CONDITIONS = [*PLAIN, *REMEDIES, TOO_FAST]
 FEW = [PLAIN[0], PLAIN[3], PLAIN[4]]  # of a quick build
-
-
-def stuck(history: pd.DataFrame, classes: int) -> bool:
-    """Whether a training does no better than guessing: its loss was within 1 % of ln ``classes`` for two epochs.
-
-    ``history``: a row per epoch with ``loss`` and, where there is one, ``val_loss``, which then decides: dropout and
-    the moving weights blur the loss in training. The classes are taken to be equally frequent. Raises ``ValueError``
-    for an empty history or fewer than two classes.
-    """
-    if history.empty or classes < 2:
-        raise ValueError("Needs one epoch or more, and two classes or more.")
-    losses = history["val_loss" if "val_loss" in history else "loss"].tail(2)
-    return bool(np.all(np.abs(losses / np.log(classes) - 1) <= TOLERANCE))
-
-
-def _gradients(model: keras.Model, images: np.ndarray, onehot: np.ndarray) -> list[np.ndarray]:
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(keras.losses.categorical_crossentropy(onehot, model(images, training=False)))
-    variables = [variable.value for variable in model.trainable_variables]
-    return [np.asarray(g) for g in tape.gradient(loss, variables, unconnected_gradients="zero")]
-
-
-def gradient_share(model: keras.Model, images: np.ndarray, onehot: np.ndarray) -> float:
-    """Share in [0, 1] of the gradient on which the classes agree below the output layer; near 0 when stuck.
-
-    ``images`` float32 (N, H, W, 3) in [0, 1], ``onehot`` (N, classes); ten images of each class are enough. With the
-    mean gradient g_c of each class, the share is ‖mean of g_c‖² over the layers below the output, divided by the
-    mean of ‖g_c‖² over all layers; by Jensen's inequality it is at most 1.
-
-    Both ways of being stuck bring it to 0. In a dead network, whose last features are exactly zero, nothing reaches
-    the layers below. In one whose features are alive but hardly differ between images, every class pulls on the same
-    weights in its own direction, and with equal classes Σ (p - y) = 0, so that the pulls cancel. A share of the
-    plain gradient norm would miss the second: there, the lower layers receive more than half of it.
-
-    Raises ``ValueError`` without images or without trainable layers below the output.
-    """
-    if not len(images):
-        raise ValueError("No images to measure the gradient on.")
-    own = {id(variable) for variable in model.layers[-1].trainable_variables}
-    below = [id(variable) not in own for variable in model.trainable_variables]
-    if not any(below):
-        raise ValueError(f"{model.name} has no trainable layer below its output.")
-    kinds = onehot.argmax(axis=1)
-    each = [_gradients(model, images[kinds == kind], onehot[kinds == kind]) for kind in np.unique(kinds)]
-    means = [np.mean(arrays, axis=0) for arrays in zip(*each, strict=True)]
-    agreed = sum(float(np.sum(mean**2)) for mean, lower in zip(means, below, strict=True) if lower)
-    whole = np.mean([sum(float(np.sum(g**2)) for g in gradients) for gradients in each])
-    return float(agreed / whole) if whole > 0 else 0.0
-
-
-def features(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """What the output layer sees of float ``images`` (N, H, W, 3): float32 (N, features)."""
-    return np.asarray(keras.Model(model.input, model.layers[-1].input)(images, training=False))
-
-
-def state(history: pd.DataFrame, classes: int, seen: np.ndarray) -> str:
-    """``diverged`` (a loss that is no number), ``alive``, or, when stuck, one of two.
-
-    ``dead`` if all ``seen`` :func:`features` are exactly zero, ``vanished`` if they only say nothing of the image.
-    """
-    if not np.isfinite(history["loss"].iloc[-1]):
-        return "diverged"
-    return ("vanished" if np.any(seen) else "dead") if stuck(history, classes) else "alive"
-
-
-def diagnose(model: keras.Model, images: np.ndarray, onehot: np.ndarray) -> pd.DataFrame:
-    """A row per convolution and dense layer; ``images`` float32 (N, H, W, 3) in [0, 1], ``onehot`` (N, classes).
-
-    ``zeros``: share of outputs after ReLU that are exactly zero, where ReLU' is zero too; ``open``: 1 - zeros, the
-    share of the ReLU mask that lets a gradient pass; ``shut``: share of filters or units that are zero at all places
-    of all images; ``std`` of the outputs over everything, ``spread`` over the images alone (root mean square over
-    places and filters); ``gradient``: norm of the kernel's gradient; ``zero gradients``: share of its entries that are
-    exactly zero. A softmax has no mask: its first three are missing. Raises ``ValueError`` without images.
-    """
-    if not len(images):
-        raise ValueError("No images to diagnose the network with.")
-    names = {layer.name for layer in model.layers}
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)]
-    active = [model.get_layer(f"{layer.name}_relu") if f"{layer.name}_relu" in names else layer for layer in layers]
-    outputs = keras.Model(model.input, [layer.output for layer in active])(images, training=False)
-    variables = [id(variable) for variable in model.trainable_variables]
-    gradients = dict(zip(variables, _gradients(model, images, onehot), strict=True))
-    rows = []
-    for layer, last, output in zip(layers, active, outputs if len(layers) > 1 else [outputs], strict=True):
-        values, gradient = np.asarray(output), gradients.get(id(layer.kernel))
-        zero = values == 0
-        masked = last.activation is keras.activations.relu
-        mask = (zero.mean(), 1 - zero.mean(), zero.all(axis=tuple(range(zero.ndim - 1))).mean()) if masked else ()
-        own = (np.linalg.norm(gradient), np.mean(gradient == 0)) if gradient is not None else (np.nan, np.nan)
-        spread = np.sqrt(values.var(axis=0).mean())
-        rows.append((layer.name, *(mask or (np.nan,) * 3), values.std(), spread, *own))
-    names_of = ["layer", "zeros", "open", "shut", "std", "spread", "gradient", "zero gradients"]
-    return pd.DataFrame(rows, columns=names_of)
 
 
 def normalise(model: keras.Model) -> keras.Model:

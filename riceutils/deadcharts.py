@@ -149,8 +149,8 @@ def verdict(reference: Mapping[str, pd.DataFrame]) -> None:
         place = {lang: text.format(condition=study) for lang, text in WHERE[where].items()}
         states, late = part["state"], int(((part["state"] == "alive") & (part["epochs"] > 1)).sum())
         counts = {name: int((states == name).sum()) for name in dead.STUCK}
-        page.note(VERDICT, where=place, trainings=len(part), stuck=sum(counts.values()), late=late, **counts)  # type: ignore[arg-type]
+        page.note(VERDICT, where=place, trainings=len(part), stuck=sum(counts.values()), late=late, **counts)
     stuck = own[own["stuck"]]
     deaths = int((stuck["state"] == "dead").sum())
     answer = "none" if stuck.empty else "holds" if deaths == len(stuck) else "part" if deaths else "other"
-    page.note(ANSWERS[answer])  # type: ignore[arg-type]
+    page.note(ANSWERS[answer])

@@ -118,7 +118,7 @@ class Run:
 
     @property
     def dead(self) -> bool:
-        """Whether training never left the loss of guessing and no gradient reached the layers below the last."""
+        """Whether training was given up: it stayed at the loss of guessing, its gradient led nowhere."""
         return self.record["stopped"] == "dead"
 
     @property

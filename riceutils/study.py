@@ -50,6 +50,7 @@ def run(model: str, parameters: TrainingParameters, splits: Splits | None = None
         finished = training.train_or_load(spec(model, seeded, splits), splits, tensorboard=parameters.tensorboard)
         if not finished.dead:
             break
+        print(f"{model}: training with seed {seeded.seed} is dead.")
     return finished
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from riceutils import dead, deadcharts, models
+from riceutils import dead, deadcharts, gradients, models
 
 FEW = [dead.Condition("he_normal", 1e-3), dead.Condition("glorot_uniform", 1e-3)]
 
@@ -32,34 +32,34 @@ def kill(model, bias=-100.0):
 
 
 def test_a_network_of_negative_biases_is_dead(network, images):
-    found = dead.diagnose(kill(network), *images).set_index("layer")
+    found = gradients.diagnose(kill(network), *images).set_index("layer")
     hidden = found.drop("softmax")
     assert (hidden[["zeros", "shut", "zero gradients"]] == 1).all(axis=None)
     assert (hidden[["open", "std", "spread", "gradient"]] == 0).all(axis=None)
     assert found.loc["softmax", "gradient"] == 0  # its input is zero, so its kernel learns nothing either
     assert np.isnan(found.loc["softmax", "zeros"])
-    assert dead.gradient_share(network, *images) == 0
-    assert not dead.features(network, images[0]).any()
+    assert gradients.gradient_share(network, *images) == 0
+    assert not gradients.features(network, images[0]).any()
 
 
 def test_a_healthy_network_is_not(network, images):
     models.initialise(network, "he_normal", 0)
-    found = dead.diagnose(network, *images).set_index("layer")
+    found = gradients.diagnose(network, *images).set_index("layer")
     assert list(found.index) == ["conv1", "conv2", "dense", "softmax"]
     hidden = found.drop("softmax")
     assert hidden["zeros"].between(0.01, 0.99).all()
     assert np.allclose(hidden["zeros"] + hidden["open"], 1)
     assert (found[["std", "spread", "gradient"]] > 0).all(axis=None)
-    assert 0.01 < dead.gradient_share(network, *images) <= 1
+    assert 0.01 < gradients.gradient_share(network, *images) <= 1
 
 
 def test_a_network_that_sees_no_difference_between_images_has_no_gradient_share_though_it_is_not_dead(network, images):
     models.initialise(network, "he_normal", 0)
     same = np.repeat(images[0][:1], 12, axis=0)
     network.get_layer("softmax").kernel.assign(1e-3 * network.get_layer("softmax").kernel)
-    assert dead.features(network, same).any()
-    assert dead.diagnose(network, same, images[1])["gradient"].iloc[0] < 1e-4
-    assert dead.gradient_share(network, same, images[1]) < 1e-3
+    assert gradients.features(network, same).any()
+    assert gradients.diagnose(network, same, images[1])["gradient"].iloc[0] < 1e-4
+    assert gradients.gradient_share(network, same, images[1]) < 1e-3
 
 
 def history(loss, val_loss=None):
@@ -68,33 +68,33 @@ def history(loss, val_loss=None):
 
 def test_stuck_is_two_epochs_at_ln_c():
     guess = np.log(5)
-    assert dead.stuck(history([3.0, guess * 1.005, guess * 0.995]), 5)
-    assert not dead.stuck(history([guess, guess * 0.98]), 5)
-    assert not dead.stuck(history([guess * 0.9, guess]), 5)
-    assert dead.stuck(history([guess * 0.95] * 2, [guess] * 2), 5)  # dropout blurs the loss of training
-    assert not dead.stuck(history([guess] * 2, [guess * 0.9] * 2), 5)
-    assert not dead.stuck(history([guess] * 2), 4)
-    assert not dead.stuck(history([np.nan, np.nan]), 5)
+    assert gradients.stuck(history([3.0, guess * 1.005, guess * 0.995]), 5)
+    assert not gradients.stuck(history([guess, guess * 0.98]), 5)
+    assert not gradients.stuck(history([guess * 0.9, guess]), 5)
+    assert gradients.stuck(history([guess * 0.95] * 2, [guess] * 2), 5)  # dropout blurs the loss of training
+    assert not gradients.stuck(history([guess] * 2, [guess * 0.9] * 2), 5)
+    assert not gradients.stuck(history([guess] * 2), 4)
+    assert not gradients.stuck(history([np.nan, np.nan]), 5)
 
 
 def test_states():
     guess = history([np.log(5)] * 2)
-    assert dead.state(guess, 5, np.zeros((2, 4))) == "dead"
-    assert dead.state(guess, 5, np.full((2, 4), 1e-9)) == "vanished"
-    assert dead.state(history([0.5, 0.4]), 5, np.zeros((2, 4))) == "alive"
-    assert dead.state(history([np.log(5), np.nan]), 5, np.zeros((2, 4))) == "diverged"
+    assert gradients.state(guess, 5, np.zeros((2, 4))) == "dead"
+    assert gradients.state(guess, 5, np.full((2, 4), 1e-9)) == "vanished"
+    assert gradients.state(history([0.5, 0.4]), 5, np.zeros((2, 4))) == "alive"
+    assert gradients.state(history([np.log(5), np.nan]), 5, np.zeros((2, 4))) == "diverged"
 
 
 def test_bad_inputs_are_said(network, images, grains_splits):
-    for function in (dead.gradient_share, dead.diagnose):
+    for function in (gradients.gradient_share, gradients.diagnose):
         with pytest.raises(ValueError, match="No images"):
             function(network, images[0][:0], images[1][:0])
     for layer in network.layers[:-1]:
         layer.trainable = False
     with pytest.raises(ValueError, match="no trainable layer below its output"):
-        dead.gradient_share(network, *images)
+        gradients.gradient_share(network, *images)
     with pytest.raises(ValueError, match="one epoch or more"):
-        dead.stuck(history([]), 5)
+        gradients.stuck(history([]), 5)
     with pytest.raises(ValueError, match="one condition"):
         dead.experiment(grains_splits, [], [0], 1)
     with pytest.raises(ValueError, match="images is 9999"):
@@ -107,7 +107,7 @@ def test_normalising_keeps_the_architecture_and_centres_what_reaches_each_relu(n
     assert [layer.filters for layer in convolutions] == [8, 16]
     assert {layer.activation for layer in convolutions} == {keras.activations.linear}
     normalised(images[0], training=True)
-    found = dead.diagnose(normalised, *images).set_index("layer")
+    found = gradients.diagnose(normalised, *images).set_index("layer")
     assert found.loc["conv2", "zeros"] > 0  # measured behind the ReLU
     assert normalised.count_params() == network.count_params() + 4 * (8 + 16)
 
@@ -196,4 +196,4 @@ def test_what_is_not_there_is_said(monkeypatch):
 
 def test_guessing_costs_ln_c():
     table = dead.guessing({"GoogLeNet": dead.PUBLISHED})
-    assert table["ln C"].item() == pytest.approx(table["loss"].item(), rel=dead.TOLERANCE)
+    assert table["ln C"].item() == pytest.approx(table["loss"].item(), rel=gradients.TOLERANCE)

@@ -15,7 +15,7 @@ LAYERS = [  # a module imports from rows below its own, or from its own row to t
     ["conclusion", "dataset", "deadcharts", "show"],
     ["claims", "comparison", "charts", "errata", "ledger", "page", "plots", "study"],
     ["training", "checkpoint", "dead", "generalisation", "audit", "baseline", "shortcuts"],
-    ["features", "runs", "data", "corruptions", "perturb", "evaluation", "activations"],
+    ["features", "gradients", "runs", "data", "corruptions", "perturb", "evaluation", "activations"],
     ["models", "flops", "sources", "grains", "config", "files"],
 ]
 RANK = {name: number for number, row in enumerate(LAYERS) for name in row}
