@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 from riceutils import book
-from riceutils.config import MODELS, READERS, chapter_parameters
+from riceutils.config import AFTER, MODELS, READERS, chapter_parameters
 
 PROFILE, DATA = config.get("profile", "quick"), config.get("data")
 PAGES = book.pages(ROOT)
@@ -34,6 +34,8 @@ EXTRAS = below("book", "*.md")
 
 
 def records(wildcards):
+    if wildcards.name in AFTER:  # an order only: a new record of the other is no reason to run again
+        return ancient(f"records/{AFTER[wildcards.name]}.json")
     if wildcards.name not in READERS:
         return []
     return [f"records/{name}.json" for name in CHAPTERS if name in MODELS]

@@ -119,7 +119,6 @@ def _execute(chapter: str, parameters: dict[str, Any], target: Path) -> None:
 @click.option("--data", help="Images, in place of the profile's: synthetic, kaggle, a folder or a zip.")
 @click.option("--seed", "seeds", type=int, multiple=True, default=[0], show_default=True, help="May be repeated.")
 @click.option("-p", "overrides", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter; may be repeated.")
-@click.option("--generalise", "probes", default=0, help="Measure single perturbations on so many test images; 0: not.")
 @click.option("--commit", is_flag=True, help="Copy figures, and weights under 1 MB, into the reference results.")
 def train(
     models: Sequence[str],
@@ -127,7 +126,6 @@ def train(
     data: str | None,
     seeds: Sequence[int],
     overrides: Sequence[tuple[str, str]],
-    probes: int,
     commit: bool,
 ) -> None:
     """Train MODELS as a profile says; runs that are finished are loaded, interrupted ones resumed."""
@@ -138,18 +136,35 @@ def train(
         base = config.training_parameters(profile, model, data).model_dump()
         changed = base | {name: _value(text) for name, text in overrides}
         wanted += [(model, config.check(config.CHAPTER_OF[model], changed | {"seed": seed})) for seed in seeds]
-    results = []
     for model, parameters in wanted:
         result = study.run(model, parameters)
         metrics = {which: f"{figures['value']:.4f}" for which, figures in result.record["metrics"].items()}
         click.echo(f"{result.name}: {result.record['stopped']} after {len(result.history)} epochs, {metrics}")
-        results.append(result)
         if commit:
             click.echo(f"Reference result: {runs.commit(result).name}")
-    if probes:
-        study.generalise(results, study.load(wanted[0][1]), probes)
-        for result in results if commit else ():
-            runs.commit(result)
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="RUN...")
+@click.option("--profile", default="reference", show_default=True, help="Profile of the runs' images.")
+@click.option("--data", help="Images, in place of the profile's: synthetic, kaggle, a folder or a zip.")
+@click.option("--images", default=600, show_default=True, type=click.IntRange(1), help="Test images, at most.")
+@click.option("--commit", is_flag=True, help="Copy the tables into the reference results.")
+def generalise(names: Sequence[str], profile: str, data: str | None, images: int, commit: bool) -> None:
+    """Measure how RUN... (names of models, runs or reference results) stand each perturbation and corruption alone."""
+    from riceutils import runs, study
+
+    chosen = [runs.resolve(name) for name in names]
+    chosen = [runs.find(run.spec) or run for run in chosen]  # the cache has the weights that are not shipped
+    parameters = config.DataParameters(**config.chapter_parameters(profile, "01_dataset", data))
+    study.generalise(chosen, study.load(parameters), images)
+    for run in chosen:
+        table = run.generalisation
+        assert table is not None
+        accuracy = table.groupby(["kind", "name"], sort=False)["accuracy"].mean()
+        click.echo(f"{run.name}: " + ", ".join(f"{name} {share:.3f}" for (_, name), share in accuracy.items()))
+        if commit:
+            runs.commit(run)
 
 
 @main.command()

@@ -125,6 +125,8 @@ MODELS = {
     "08_vgg_custom": ("vgg_custom",),
     "10_final_model": ("final",),
 }
+# A chapter that uses what another leaves in the cache (VGG16's features) and is quicker after it.
+AFTER = {"07_vgg_light": "06_vgg16"}
 CHAPTER_OF = {model: chapter for chapter, trained in MODELS.items() for model in trained}
 
 

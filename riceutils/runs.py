@@ -166,6 +166,8 @@ def commit(run: Run) -> Path:
     spec = run.spec
     variant = "-augmented" * spec.augment + "-rgb" * spec.unexpected_pixels
     target = REFERENCE / f"{spec.model}{variant}-seed{spec.seed}"
+    if run.folder == target:
+        return target
     with files.replacing(target) as temporary:
         shutil.copytree(run.folder, temporary)
         if (temporary / WEIGHTS).exists() and (temporary / WEIGHTS).stat().st_size > COMMITTED_WEIGHTS:

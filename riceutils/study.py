@@ -96,6 +96,8 @@ def generalise(wanted: Iterable[Run], splits: Splits, images: int, *, progress: 
     rows = generalisation.subset(splits.test.labels, images)
     missing = {}
     for run in wanted:
+        if run.spec.data != splits.fingerprint:
+            raise ValueError(f"{run.name} was tested on other images. Give the parameters that it was trained with.")
         table = run.generalisation
         if table is None or int(table["n"].iloc[0]) != len(rows):
             missing[run.folder] = run

@@ -20,6 +20,7 @@ TEXTS = ("introduction", "references")
 CONFIG = """
 MODELS = {"02_cnn": ("cnn",), "03_cnn_light": ("cnn_light",)}
 READERS = ("09_comparison",)
+AFTER = {"03_cnn_light": "02_cnn"}
 
 def chapter_parameters(profile, chapter, data=None):
     if profile != "quick":

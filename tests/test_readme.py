@@ -12,21 +12,23 @@ ROOT = Path(__file__).resolve().parents[1]
 def rows():
     """The lines of the README's table of figures, as the reference results have them."""
     for run in runs.references():
-        if run is not None and not run.spec.augment:
-            published = ledger.published().set_index("model").loc[run.spec.model, "test_accuracy"]
-            figures = ledger.measured(run)
-            accuracies = [ledger.written(figures[f"{which} accuracy"], "") for which in ("clean", "perturbed")]
-            seed = f", seed {run.spec.seed}" if run.spec.seed else ""
-            yield (
-                f"| `{run.spec.model}`{seed} | {run.record['parameters']:,} | {run.record['flops'] / 1e6:,.1f} "
-                f"| {accuracies[0]} | {accuracies[1]} | {published} |"
-            )
+        published = ledger.published().set_index("model").loc[run.spec.model, "test_accuracy"] or "–"
+        figures = ledger.measured(run)
+        accuracies = [ledger.written(figures[f"{which} accuracy"], "") for which in ("clean", "perturbed")]
+        spec = run.spec
+        variant = ", augmented" * spec.augment + ", RGB/255" * spec.unexpected_pixels
+        label = f"`{spec.model}`{variant}" + (f", seed {spec.seed}" if spec.seed else "")
+        epochs = f"{run.record['best_epoch']} / {len(run.history)}" + "*" * (run.record["stopped"] == "time limit")
+        yield (
+            f"| {label} | {run.record['parameters']:,} | {run.record['flops'] / 1e6:,.1f} "
+            f"| {accuracies[0]} | {accuracies[1]} | {published} | {epochs} |"
+        )
     yardstick = dataset.read()["baseline"].set_index("images")
     cells = [
         ledger.written(ledger.Measured(*yardstick.loc[which, ["accuracy", "low", "high"]].astype(float)), "")
         for which in ("clean", "perturbed")
     ]
-    yield f"| QDA | – | – | {cells[0]} | {cells[1]} | – |"
+    yield f"| QDA | – | – | {cells[0]} | {cells[1]} | – | – |"
     for entry in dataset.read()["cross"].to_dict("records"):
         value = ledger.Measured(float(entry["accuracy"]), float(entry["low"]), float(entry["high"]))
         yield f"| {entry['trained on']} → {entry['tested on']} | {ledger.written(value, '')} |"
