@@ -40,7 +40,8 @@ def main(models: tuple[str, ...], images: int, epochs: int, size: int) -> None:
                 seconds[reuse], losses[reuse] = time.perf_counter() - start, run.history["val_loss"].iloc[-1]
         click.echo(
             f"{model}, {size} px, {images} images, {epochs} epochs: cached features are "
-            f"{seconds[False] / seconds[True]:.1f} times as fast; validation losses {losses[False]:.4f} and {losses[True]:.4f}"
+            f"{seconds[False] / seconds[True]:.1f} times as fast; "
+            f"validation losses {losses[False]:.4f} and {losses[True]:.4f}"
         )
 
 

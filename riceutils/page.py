@@ -55,6 +55,8 @@ def code(name: Any) -> Markup:
 def _cell(value: Any) -> str:
     if isinstance(value, Markup):
         return value
+    if isinstance(value, tuple):  # a shape
+        return "×".join(map(str, value))
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, float | np.floating):
