@@ -147,7 +147,7 @@ def drawn(chart):
 def test_charts_of_generalisation(tables):
     table = tables["reader"]
     pd.testing.assert_frame_equal(drawn(charts.generalisation(table, len(CLASSES))), table)
-    shares = drawn(charts.generalisations(tables)).set_index("model")
+    shares = drawn(comparison.generalisations(tables)).set_index("model")
     assert list(shares.index) == ["reader", "wrong"]
     assert len(shares.columns) == 2 + 4 * 3 + 7
     assert "rotation ×0.5" not in shares
@@ -184,36 +184,36 @@ def test_front():
 
 
 def test_cost(overview):
-    table = drawn(charts.cost(overview, "FLOPs"))
+    table = drawn(comparison.cost(overview, "FLOPs"))
     assert len(table) == 7  # the baseline is a line
     assert set(table[table["Pareto front"]]["model"]) == {"small", "large"}  # middle is below small's mean
     assert set(table[table["Pareto front"]]["source"]) == {"reference"}
-    without = drawn(charts.cost(overview.drop(columns="seed"), "FLOPs", without=["small"]))
+    without = drawn(comparison.cost(overview.drop(columns="seed"), "FLOPs", without=["small"]))
     assert set(without[without["Pareto front"]]["model"]) == {"middle", "large"}
     for quantity in comparison.QUANTITIES[1:]:
-        assert quantity in drawn(charts.cost(overview, quantity))
+        assert quantity in drawn(comparison.cost(overview, quantity))
     published = overview[overview["source"] == "published"]  # nothing of ours yet
-    assert not drawn(charts.cost(published, "FLOPs"))["Pareto front"].any()
+    assert not drawn(comparison.cost(published, "FLOPs"))["Pareto front"].any()
 
 
 def test_labels_do_not_cover_each_other(overview):
-    canvas, _ = charts.cost(overview, "FLOPs")
+    canvas, _ = comparison.cost(overview, "FLOPs")
     boxes = [text.get_window_extent() for text in canvas.axes[0].texts]
     assert [text.get_text() for text in canvas.axes[0].texts] == ["small", "middle", "large"]
     assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)  # itself only
 
 
 def test_efficiency_and_accuracies(overview):
-    table = drawn(charts.efficiency(overview, without=["large"]))
+    table = drawn(comparison.efficiency(overview, without=["large"]))
     assert set(table["model"]) == {"small", "middle"}
     best = table.iloc[0]
     assert (best["model"], best["source"]) == ("small", "published")
     assert best["accuracy per TFLOPs"] == pytest.approx(0.80 / (1e6 * 7500 / 1e12))
-    assert set(drawn(charts.accuracies(overview, without=["small"]))["model"]) == {"middle", "large", "QDA"}
+    assert set(drawn(comparison.accuracies(overview, without=["small"]))["model"]) == {"middle", "large", "QDA"}
 
 
 def test_charts_name_what_they_do_not_know(overview):
     with pytest.raises(ValueError, match=r"Unknown quantity 'weight'.*FLOPs"):
-        charts.cost(overview, "weight")
+        comparison.cost(overview, "weight")
     with pytest.raises(ValueError, match=r"No model 'huge'.*small"):
-        charts.accuracies(overview, without=["huge"])
+        comparison.accuracies(overview, without=["huge"])
