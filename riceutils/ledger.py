@@ -168,7 +168,8 @@ def overview(present: Mapping[str, Run] | None = None, baseline: pd.DataFrame | 
             share = float(entry["test_accuracy"])
             interval = evaluation.wilson(round(share * PUBLISHED_IMAGES), PUBLISHED_IMAGES)
             table.append((model, "published", "perturbed", share, interval.low, interval.high, *own, None))
-        ours = [("reference", run) for run in runs.references(model) if run.spec.standard and not run.stale]
+        kept = [run for run in runs.references(model) if run.spec.standard and not (run.stale or run.dead)]
+        ours = [("reference", run) for run in kept]
         ours += [("this build", present[model])] if present and model in present else []
         for source, run in ours:
             for which in ("clean", "perturbed"):
