@@ -90,7 +90,7 @@ def _forecast(chapter: str, parameters: config.DataParameters) -> str:
     from riceutils import runs, study, training
 
     splits = study.load(parameters)
-    specs = [study.spec(model, parameters, splits) for model in config.MODELS[chapter]]
+    specs = [study.spec(model, parameters, splits) for model in (config.MODELS | config.BESIDE)[chapter]]
     missing = [spec for spec in specs if runs.find(spec) is None]
     if not missing:
         return f"{chapter}: what it trains is in the cache and will be loaded."
@@ -142,6 +142,20 @@ def train(
         click.echo(f"{result.name}: {result.record['stopped']} after {len(result.history)} epochs, {metrics}")
         if commit:
             click.echo(f"Reference result: {runs.commit(result).name}")
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="TRAINING...")
+@click.option("--data", help="Images, in place of the data set that the training names: an .npz file, a folder or zip.")
+def background(names: Sequence[str], data: str | None) -> None:
+    """Train what the background chapters report on real images (resources/background.yml) and commit the figures."""
+    from riceutils import background
+
+    if unknown := set(names) - set(background.declared()):
+        raise click.ClickException(f"Unknown: {', '.join(unknown)}. Trainings: {', '.join(background.declared())}.")
+    for name in names:
+        for run in background.reference(name, data):
+            click.echo(f"{name}, seed {run.spec.seed}: {run.record['stopped']}, {run.record['metrics']['clean']}")
 
 
 @main.command()

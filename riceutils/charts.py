@@ -5,7 +5,7 @@ Every function returns ``(figure, table)``, as in :mod:`riceutils.plots`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +39,25 @@ def curves(runs: Mapping[str, Run]) -> Chart:
                         ha="right", va="bottom", fontsize=8, color="0.4")  # fmt: skip
     handles, labels = axes[0, 0].get_legend_handles_labels()
     canvas.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    return canvas, pd.concat(tables, ignore_index=True)
+
+
+def histories(groups: Mapping[str, Sequence[Run]]) -> Chart:
+    """Validation accuracy and loss, and training loss, per epoch: a line for each group of runs, the mean of its seeds
+    in a band from the lowest to the highest."""
+    canvas, axes = figure(3.6, 1, 3)
+    tables = []
+    for (label, runs), color in zip(groups.items(), PALETTE, strict=False):
+        rows = pd.concat([run.history.assign(seed=run.spec.seed) for run in runs], ignore_index=True)
+        for axis, quantity in zip(axes[0], ("val_accuracy", "val_loss", "loss"), strict=True):
+            spread = rows.groupby("epoch")[quantity].agg(["mean", "min", "max"])
+            axis.plot(spread.index, spread["mean"], color=color, label=label)
+            axis.fill_between(spread.index, spread["min"], spread["max"], color=color, alpha=0.2, linewidth=0)
+            axis.set(xlabel="epoch", title=quantity.replace("val_", "validation "))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        tables.append(rows.assign(training=label))
+    axes[0, 2].set_title("training loss")
+    canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return canvas, pd.concat(tables, ignore_index=True)
 
 

@@ -96,6 +96,35 @@ class DeadParameters(DataParameters):
     initialisations: int = Field(3, ge=1, le=1000, description="seeds that each condition is tried with")
 
 
+class BackgroundParameters(ProtocolParameters):
+    """Of the chapters on the architectures that the study stands on: small pictures, few epochs."""
+
+    data: str = Field(
+        "digits",
+        min_length=1,
+        description="digits, mnist, cifar10, cifar100_coarse, an .npz file, rice, or a folder or zip",
+    )
+    image_size: int = Field(32, ge=8, le=512, description="side of the square images in pixels")
+    images_per_class: Annotated[
+        list[Annotated[int, Field(ge=1, le=100_000)]] | Annotated[int, Field(ge=3, le=100_000)],
+        BeforeValidator(_counts),
+    ] = Field([60, 20, 40], description="train, validation, test; or one number for all three")
+    epochs: int = Field(4, ge=1, le=1000, description="epoch limit; training may end sooner")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="of Adam")
+
+
+class TransferParameters(BackgroundParameters):
+    """Of the chapter on transfer learning."""
+
+    data: str = Field(
+        "rice",
+        min_length=1,
+        description="digits, mnist, cifar10, cifar100_coarse, an .npz file, rice, or a folder or zip",
+    )
+    backbone: Literal["vgg16", "resnet50", "mobilenetv3"] = Field("vgg16", description="network that is transferred")
+    weights: str = Field("auto", min_length=1, description="of the backbone: imagenet, hed, none, a file, or auto")
+
+
 CHAPTERS: dict[str, type[DataParameters]] = {
     "01_dataset": DataParameters,
     "02_cnn": TrainingParameters,
@@ -109,6 +138,14 @@ CHAPTERS: dict[str, type[DataParameters]] = {
     "10_final_model": TrainingParameters,
     "11_conclusion": ComparisonParameters,
     "12_dead_training": DeadParameters,
+    "13_lenet": BackgroundParameters,
+    "14_alexnet": BackgroundParameters,
+    "15_vgg": BackgroundParameters,
+    "16_inception": BackgroundParameters,
+    "17_resnet": BackgroundParameters,
+    "18_mobilenet": TrainingParameters,
+    "19_pretrained_models": DataParameters,
+    "20_transfer_learning": TransferParameters,
 }
 
 # Chapters that train nothing and read the runs that the chapters of the models have left.
@@ -127,7 +164,10 @@ MODELS = {
 }
 # A chapter that uses what another leaves in the cache (VGG16's features) and is quicker after it.
 AFTER = {"07_vgg_light": "06_vgg16"}
-CHAPTER_OF = {model: chapter for chapter, trained in MODELS.items() for model in trained}
+# What a chapter trains beside the study's models, which it is compared with and which do not wait for it.
+BESIDE = {"18_mobilenet": ("mobilenet_small", "mobilenetv3_small")}
+CHAPTER_OF = {model: chapter for chapter, trained in (MODELS | BESIDE).items() for model in trained}
+STUDY = tuple(model for trained in MODELS.values() for model in trained)
 
 
 def check(chapter: str, values: Mapping[str, Any]) -> Any:
@@ -150,8 +190,8 @@ def check(chapter: str, values: Mapping[str, Any]) -> Any:
         )
     if isinstance(parameters, ComparisonParameters):
         for model in parameters.overrides:
-            if model not in CHAPTER_OF:
-                raise ParameterError(f"{chapter}: overrides names {model!r}. Models: {', '.join(CHAPTER_OF)}.")
+            if model not in STUDY:
+                raise ParameterError(f"{chapter}: overrides names {model!r}. Models: {', '.join(STUDY)}.")
             of_model(model, parameters)
     return parameters
 
@@ -193,10 +233,18 @@ def profile(name: str) -> dict[str, Any]:
 
 
 def chapter_parameters(profile_name: str, chapter: str, data: str | None = None) -> dict[str, Any]:
-    """The parameters with which ``chapter`` runs in a profile, validated; ``data`` replaces the profile's images."""
+    """The parameters with which ``chapter`` runs in a profile, validated; ``data`` replaces the profile's images.
+
+    A profile's ``parameters`` are those of the study's chapters, its ``background`` those of the others; ``data``
+    leaves the images of the latter alone.
+    """
     settings = profile(profile_name)
     fields = CHAPTERS[chapter].model_fields if chapter in CHAPTERS else {}
-    values = {k: v for k, v in (settings.get("parameters") or {}).items() if k in fields}
+    background = chapter in CHAPTERS and issubclass(CHAPTERS[chapter], BackgroundParameters)
+    data = None if background else data
+    values = {
+        k: v for k, v in (settings.get("background" if background else "parameters") or {}).items() if k in fields
+    }
     own = settings.get("chapters") or {}
     values |= own.get(chapter) or {}
     if "overrides" in fields:
@@ -224,7 +272,7 @@ def listing(chapter: str) -> str:
 
 
 def of_model(model: str, parameters: ProtocolParameters) -> TrainingParameters:
-    """The parameters of ``model``'s own chapter that go with those of another chapter: shared ones carry over."""
+    """The parameters of a study ``model``'s own chapter that go with those of another: shared ones carry over."""
     chapter = CHAPTER_OF[model]
     shared = parameters.model_dump(include=set(ProtocolParameters.model_fields))
     overrides = parameters.overrides if isinstance(parameters, ComparisonParameters) else {}

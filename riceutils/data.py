@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from riceutils import files
+from riceutils import arrays, files
 from riceutils.models import pretrained
 from riceutils.sources import DataError, Source, decode, open_source, unreadable
 
@@ -137,18 +137,22 @@ def load(
 ) -> Splits:
     """Load images, split and decoded once.
 
-    ``source``: ``"synthetic"``, ``"kaggle"``, a folder of classes or a zip of one. ``images_per_class``: a number,
-    of which a tenth goes to validation and a tenth to test, or ``(train, validation, test)``; None takes all.
-    The split is stratified, drawn by ``seed``, and keeps exact duplicates (same bytes) on one side.
+    ``source``: ``"synthetic"`` (or ``"rice"``), ``"kaggle"``, a folder of classes or a zip of one, or what
+    :func:`riceutils.arrays.open_source` takes. ``images_per_class``: a number, of which a tenth goes to validation
+    and a tenth to test, or ``(train, validation, test)``; None takes all. The split is stratified, drawn by ``seed``,
+    and keeps exact duplicates (same bytes) on one side; a set's own test images stay its test images.
     Pixels are decoded once to uint8 at ``image_size`` and kept in the cache folder.
 
     Raises ``DataError`` (a ``ValueError``) naming the file, class or number that does not fit.
     """
     counts = _counts(images_per_class)
     wanted = None if counts is None else counts if isinstance(counts, int) else sum(counts)
-    opened = open_source(source, images_per_class=wanted, seed=seed)
+    if arrays.knows(source):
+        opened = arrays.open_source(source, image_size)
+    else:
+        opened = open_source("synthetic" if source == "rice" else source, images_per_class=wanted, seed=seed)
     table = manifest(opened, skip_unreadable=skip_unreadable, progress=progress)
-    table["split"] = split(table, counts, seed)
+    table["split"] = split(table, counts, seed, opened.test)
     used = {side: table[table["split"] == side] for side in SIDES}
     chosen = pd.concat(used.values())
     content = [image_size, DECODING, chosen[["class", "sha256", "split"]].values.tolist()]
@@ -210,22 +214,31 @@ def _describe(source: Source, name: str) -> tuple[str, int, int, str]:
     return hashlib.sha256(content).hexdigest(), width, height, ""
 
 
-def split(table: pd.DataFrame, counts: int | Sequence[int] | None, seed: int) -> pd.Series:
-    """``train``, ``validation``, ``test`` or nothing for each row of the manifest; see :func:`load`."""
+def split(table: pd.DataFrame, counts: int | Sequence[int] | None, seed: int, test: Collection[str] = ()) -> pd.Series:
+    """``train``, ``validation``, ``test`` or nothing for each row of the manifest; see :func:`load`.
+
+    Files named in ``test``, if there are any, are the only ones to be tested on, and not used otherwise.
+    """
     by_content = table.groupby("sha256")["class"].nunique()
     if (by_content > 1).any():
         twins = table[table["sha256"] == by_content.index[by_content > 1][0]]["file"].tolist()
         raise DataError(f"The same image lies in two classes: {twins[0]} and {twins[1]}. Remove the wrong one.")
     sides = pd.Series("", index=table.index)
     for number, (label, rows) in enumerate(table.groupby("class", sort=True)):
-        targets = _targets(str(label), len(rows), counts)
+        own = rows["file"].isin(test)
+        targets = _targets(str(label), len(rows), int(own.sum()), counts)
         rng = np.random.default_rng((seed, number))
         groups = [group.index for _, group in rows.groupby("sha256", sort=True)]
         remaining = dict(targets)
         for position in rng.permutation(len(groups)):
             group = groups[position]
             # Test first: it is the side whose size the intervals depend on.
-            side = next((s for s in ("test", "validation", "train") if remaining[s] >= len(group)), None)
+            allowed: tuple[str, ...] = ("test", "validation", "train")
+            if test and own[group].any():  # a training image that is also a test image is left out
+                allowed, group = ("test",), group[own[group]]
+            elif test:
+                allowed = ("validation", "train")
+            side = next((s for s in allowed if remaining[s] >= len(group)), None)
             if side is not None:
                 sides.loc[group] = side
                 remaining[side] -= len(group)
@@ -248,17 +261,21 @@ def _counts(images_per_class: int | Sequence[int] | None) -> int | tuple[int, in
     return counts[0], counts[1], counts[2]
 
 
-def _targets(label: str, available: int, counts: int | Sequence[int] | None) -> dict[str, int]:
+def _targets(label: str, available: int, own: int, counts: int | Sequence[int] | None) -> dict[str, int]:
+    """Images of a class on each side; ``own`` of the ``available`` are the set's own test images, if it has any."""
     if isinstance(counts, Sequence):
         wanted, targets = sum(counts), dict(zip(SIDES, counts, strict=True))
     else:
         wanted = available if counts is None else counts
         targets = {side: max(1, round(wanted * share)) for side, share in FRACTIONS.items()}
+        if own and counts is None:
+            targets = {"validation": max(1, round((available - own) * FRACTIONS["validation"])), "test": own}
         targets["train"] = wanted - sum(targets.values())
-    if available < max(wanted, 3):
+    if available < max(wanted, 3) or (own and (own < targets["test"] or available - own < wanted - targets["test"])):
+        kinds = f" ({available - own} to train and validate, {own} to test)" if own else ""
         raise DataError(
-            f"Class {label!r} has {available} usable image{'s' * (available != 1)}; {max(wanted, 3)} are needed. "
-            "Add images, or lower images_per_class."
+            f"Class {label!r} has {available} usable image{'s' * (available != 1)}{kinds}; {max(wanted, 3)} are "
+            "needed. Add images, or lower images_per_class."
         )
     return targets
 

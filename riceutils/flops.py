@@ -1,8 +1,8 @@
 """Floating-point operations of a forward pass, by formula and by TensorFlow's profiler.
 
 Convention: one multiply-add is two FLOPs, batch size 1. Counted as TensorFlow's profiler counts: convolutions,
-dense layers, their biases, pooling, global average pooling, softmax and residual additions; activations such as
-ReLU, concatenation, dropout (idle at inference) and padding count nothing.
+dense layers, their biases, pooling, global average pooling, batch normalisation, softmax and residual additions;
+ReLU, sigmoid and tanh, concatenation, dropout (idle at inference), padding and enlarging count nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,15 @@ import pandas as pd
 if TYPE_CHECKING:
     import keras
 
+_FREE = [
+    "InputLayer", "Dropout", "Flatten", "Concatenate", "ReLU", "ZeroPadding2D", "Cropping2D", "Reshape", "Resizing",
+    "UpSampling2D", "GlobalMaxPooling2D",
+]  # fmt: skip
+# Per value, as TensorFlow counts. Softmax: subtract the maximum, exponential, sum, divide.
+_ACTIVATIONS = {
+    "linear": 0, "relu": 0, "relu6": 0, "sigmoid": 0, "tanh": 0,
+    "softmax": 5, "silu": 2, "hard_sigmoid": 2, "hard_silu": 3,
+}  # fmt: skip
 CONVENTION = "1 multiply-add = 2 FLOPs; batch 1; bias, pooling and softmax included, ReLU not"
 
 
@@ -54,9 +63,22 @@ def _layers(model: keras.Model) -> list[keras.Layer]:
 
 def _layer_flops(layer: keras.Layer) -> int:
     kind = type(layer).__name__
-    if kind in ("InputLayer", "Dropout", "Flatten", "Concatenate", "ReLU", "ZeroPadding2D", "Reshape"):
+    if kind in _FREE:
         return 0
     out = prod(layer.output.shape[1:])
+    if kind == "DepthwiseConv2D":
+        operations = 2 * prod(layer.kernel_size) * out + layer.use_bias * out
+        return operations + _activation_flops(layer, out)
+    if kind == "SeparableConv2D":
+        middle = out // layer.filters * layer.input.shape[-1] * layer.depth_multiplier
+        operations = 2 * prod(layer.kernel_size) * middle + 2 * middle * layer.filters + layer.use_bias * out
+        return operations + _activation_flops(layer, out)
+    if kind == "BatchNormalization":  # y = a·x + b; a and b are made from the channel's four numbers
+        return 2 * out + (5 + layer.scale) * layer.output.shape[-1]
+    if kind in ("Rescaling", "Normalization"):
+        return 2 * out
+    if kind == "Activation":
+        return _activation_flops(layer, out)
     if kind == "Conv2D":
         operations = 2 * prod(layer.kernel_size) * (layer.input.shape[-1] // layer.groups) * out + layer.use_bias * out
         return operations + _activation_flops(layer, out)
@@ -66,17 +88,15 @@ def _layer_flops(layer: keras.Layer) -> int:
         return prod(layer.pool_size) * out
     if kind == "GlobalAveragePooling2D":
         return prod(layer.input.shape[1:])
-    if kind == "Add":
+    if kind in ("Add", "Multiply"):
         return (len(layer.input) - 1) * out
     raise ValueError(f"No FLOPs formula for layer {layer.name!r} of type {kind}. Use flops.profile instead.")
 
 
 def _activation_flops(layer: keras.Layer, out: int) -> int:
     name = getattr(layer.activation, "__name__", "")
-    if name in ("linear", "relu"):
-        return 0
-    if name == "softmax":
-        return 5 * out  # subtract the maximum, exponential, sum, divide: TensorFlow's own count
+    if name in _ACTIVATIONS:
+        return _ACTIVATIONS[name] * out
     raise ValueError(f"No FLOPs formula for activation {name!r} of layer {layer.name!r}. Use flops.profile instead.")
 
 

@@ -156,11 +156,14 @@ def overview(present: Mapping[str, Run] | None = None, baseline: pd.DataFrame | 
 
     Columns: ``model, source, images`` (clean or perturbed), ``accuracy, low, high, FLOPs, parameters, filters``
     (convolution filters as counted), ``filters as published``, ``seed`` (a row for each seed of a reference).
-    ``baseline`` is the table of the no-CNN yardstick, which has no FLOPs.
+    Models of ``present`` that were not published come last. ``baseline`` is the table of the no-CNN yardstick, which
+    has no FLOPs.
     """
     table = []
-    for entry in published("models").to_dict("records"):
-        model = entry["model"]
+    figures = published("models").set_index("model").to_dict("index")
+    models = [*figures, *(model for model in present or () if model not in figures)]
+    for model in models:
+        entry = figures.get(model) or {"filters": "", "test_accuracy": ""}
         weights = {quantity: figure.value for quantity, figure in static(model).items()}
         own = [weights[key] for key in ("FLOPs", "parameters", "filters")]
         own.append(float(entry["filters"] or "nan"))

@@ -54,6 +54,7 @@ class Spec(BaseModel):
     weights: str | None = None  # the resolved source of pretrained weights
     preprocessing: str = "rgb"
     time_limit: int = 0  # minutes; 0 is no limit
+    options: dict[str, Any] = {}  # of the architecture
 
     @property
     def key(self) -> str:
@@ -62,6 +63,11 @@ class Spec(BaseModel):
         Fields at their default are left out, so that a field added later does not disown the runs made before.
         """
         return files.digest([TRAINING_VERSION, self.model_dump(exclude_defaults=True)])
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of what the network sees."""
+        return (self.image_size, self.image_size, 1 if self.preprocessing == "grey" else 3)
 
     @property
     def standard(self) -> bool:
@@ -139,8 +145,8 @@ class Run:
         if not self.has_weights:
             raise FileNotFoundError(f"The weights of {self.name} were too large to be shipped. Train it to have them.")
         spec = self.spec
-        shape = (spec.image_size, spec.image_size, 3)
-        return models.build(spec.model, shape, spec.classes, weights=str(self.folder / WEIGHTS))
+        path = str(self.folder / WEIGHTS)
+        return models.build(spec.model, spec.input_shape, spec.classes, path, **spec.options)
 
 
 def find(spec: Spec) -> Run | None:
@@ -161,11 +167,14 @@ def reference(model: str) -> Run | None:
     return min((run for run in references(model) if run.spec.standard), key=lambda run: run.spec.seed, default=None)
 
 
-def commit(run: Run) -> Path:
-    """Copy a finished run into the package as a reference result; weights only when they are small."""
+def commit(run: Run, target: Path | None = None) -> Path:
+    """Copy a finished run into the package as a reference result; weights only when they are small.
+
+    ``target`` is its folder there; by default it is named after model, variant and seed.
+    """
     spec = run.spec
     variant = "-augmented" * spec.augment + "-rgb" * spec.unexpected_pixels
-    target = REFERENCE / f"{spec.model}{variant}-seed{spec.seed}"
+    target = target or REFERENCE / f"{spec.model}{variant}-seed{spec.seed}"
     if run.folder == target:
         return target
     with files.replacing(target) as temporary:

@@ -224,7 +224,7 @@ def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
 
 def missing(built: Mapping[str, Run]) -> None:
     """Say which chapters' models have no run with these parameters."""
-    absent = [model for model in config.CHAPTER_OF if model not in built]
+    absent = [model for model in config.STUDY if model not in built]
     if absent:
         note("missing_run", models=", ".join(absent))
 

@@ -31,13 +31,15 @@ class Source:
     """Image files by class.
 
     ``members`` maps a class to its file names (relative, sorted), ``read`` gives a file's bytes, and
-    ``signature`` changes when the content may have changed (cheap: sizes, dates or CRCs, no reading).
+    ``signature`` changes when the content may have changed (cheap: sizes, dates or CRCs, no reading). Files named
+    in ``test`` are the set's own test images; where there are none, a split draws them.
     """
 
     name: str
     members: dict[str, list[str]]
     read: Callable[[str], bytes] = field(repr=False)
     signature: str
+    test: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def classes(self) -> list[str]:

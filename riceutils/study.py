@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from riceutils import activations, config, data, features, files, generalisation, models, runs, training
-from riceutils.config import DataParameters, PretrainedParameters, ProtocolParameters, TrainingParameters
+from riceutils.config import (
+    DataParameters,
+    PretrainedParameters,
+    ProtocolParameters,
+    TrainingParameters,
+    TransferParameters,
+)
 from riceutils.data import Splits
 from riceutils.models import pretrained
 from riceutils.runs import Run, Spec
@@ -27,15 +33,21 @@ def load(parameters: DataParameters, *, progress: bool = True) -> Splits:
     )
 
 
-def spec(model: str, parameters: TrainingParameters, splits: Splits) -> Spec:
-    """The spec of ``model`` trained on ``splits`` as ``parameters`` say, pretrained weights resolved."""
+def spec(model: str, parameters: ProtocolParameters, splits: Splits, **options: Any) -> Spec:
+    """The spec of ``model`` trained on ``splits`` as ``parameters`` say, pretrained weights resolved.
+
+    ``options`` are those of the architecture (see :func:`riceutils.models.build`).
+    """
     shared = parameters.model_dump(include=set(Spec.model_fields) - {"data", "weights", "preprocessing"})
-    if isinstance(parameters, PretrainedParameters) and models.architecture(model).pretrained:
-        weights = pretrained.resolve(parameters.weights)
-        expected = "rgb" if weights is None else "caffe"
-        chosen = parameters.preprocessing
+    architecture = models.architecture(model)
+    if architecture.pretrained and isinstance(parameters, PretrainedParameters | TransferParameters):
+        weights = pretrained.resolve(parameters.weights, architecture.pretrained)
+        chosen = parameters.preprocessing if isinstance(parameters, PretrainedParameters) else "auto"
+        expected = pretrained.expected(architecture.pretrained, weights)
         shared |= {"weights": weights, "preprocessing": expected if chosen == "auto" else chosen}
-    return Spec(model=model, data=splits.fingerprint, classes=len(splits.classes), **shared)
+    elif architecture.input_shape[-1] == 1:
+        shared |= {"preprocessing": "grey"}
+    return Spec(model=model, data=splits.fingerprint, classes=len(splits.classes), options=options, **shared)
 
 
 def run(model: str, parameters: TrainingParameters, splits: Splits | None = None, **changes: object) -> Run:
@@ -67,7 +79,7 @@ def find(model: str, parameters: TrainingParameters, splits: Splits) -> Run | No
 
 def found(parameters: ProtocolParameters, splits: Splits) -> dict[str, Run]:
     """The finished runs that the model chapters made with these parameters, by model; missing ones are left out."""
-    candidates = {model: find(model, config.of_model(model, parameters), splits) for model in config.CHAPTER_OF}
+    candidates = {model: find(model, config.of_model(model, parameters), splits) for model in config.STUDY}
     return {model: run for model, run in candidates.items() if run is not None}
 
 

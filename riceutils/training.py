@@ -58,7 +58,7 @@ def train_or_load(
 def new_model(spec: Spec) -> keras.Model:
     """A freshly initialised, compiled model; its weights depend on the spec's seed and pretrained weights only."""
     keras.utils.set_random_seed(spec.seed)
-    model = models.build(spec.model, (spec.image_size, spec.image_size, 3), spec.classes, spec.weights)
+    model = models.build(spec.model, spec.input_shape, spec.classes, spec.weights, **spec.options)
     if spec.initializer != Spec.model_fields["initializer"].default:
         models.initialise(model, spec.initializer, spec.seed)
     _compile(model, spec)
@@ -110,7 +110,7 @@ def estimate(spec: Spec, images: int, validation: int) -> float:
     model = new_model(spec)
     divided = None if spec.augment else features.cut(model)
     rng = np.random.default_rng(0)
-    x = rng.random((spec.batch_size, spec.image_size, spec.image_size, 3), np.float32)
+    x = rng.random((spec.batch_size, *spec.input_shape), np.float32)
     y = keras.utils.to_categorical(rng.integers(0, spec.classes, spec.batch_size), spec.classes)
     once = 0.0
     if divided is not None:
@@ -237,7 +237,7 @@ def _save(
         },
         "parameters": model.count_params(),
         "trainable_parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
-        "flops": flops.count(models.build(spec.model, classes=spec.classes)).total,
+        "flops": flops.count(models.build(spec.model, classes=spec.classes, **spec.options)).total,
         "best_epoch": best + 1,
         "stopped": stopped,
         "gradient_share": gradient_share,
@@ -252,7 +252,8 @@ def _save(
         history.to_csv(temporary / "history.csv", index=False, float_format="%.6g")
         filters.to_csv(temporary / "filters.csv", index=False, float_format="%.6g")
         np.savez_compressed(temporary / "predictions.npz", labels=labels, **probabilities)
-        bare = models.build(spec.model, model.input_shape[1:], spec.classes)  # without the optimiser's memory
+        # Saved without the optimiser's memory.
+        bare = models.build(spec.model, spec.input_shape, spec.classes, **spec.options)
         bare.set_weights(model.get_weights())
         bare.save_weights(temporary / runs.WEIGHTS)
         files.write_json(temporary / "record.json", record)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from riceutils import flops, ledger, models
+from riceutils import config, flops, ledger, models
 
 PUBLISHED = ledger.published("models").set_index("model")
 DERIVED = {"vgg_light_draft": 18_688_285_470}  # printed in no source
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", config.STUDY)
 def test_counts_are_the_published_ones(name):
     model = models.build(name)
     row = PUBLISHED.loc[name]
@@ -17,7 +17,7 @@ def test_counts_are_the_published_ones(name):
     assert flops.count(model).total == int(row["flops_per_image"] or DERIVED[name])
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", config.STUDY)
 def test_formula_equals_the_profiler(name):
     shape = models.architecture(name).input_shape
     small = models.build(name, (shape[0] // 2, shape[1] // 2, 3))

@@ -12,11 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # a module imports from rows below its own, or from its own row to the left
     ["__main__", "book", "editions"],
-    ["conclusion", "dataset", "deadcharts", "show"],
+    ["background", "conclusion", "dataset", "deadcharts", "designcharts", "show"],
     ["claims", "comparison", "charts", "errata", "ledger", "page", "plots", "study"],
     ["training", "checkpoint", "dead", "generalisation", "audit", "baseline", "shortcuts"],
     ["features", "gradients", "runs", "data", "corruptions", "perturb", "evaluation", "activations"],
-    ["models", "flops", "sources", "grains", "config", "files"],
+    ["designs", "models", "flops", "arrays", "sources", "grains", "config", "files"],
 ]
 RANK = {name: number for number, row in enumerate(LAYERS) for name in row}
 

@@ -114,6 +114,6 @@ def test_pretrained_networks_share_one_pass(grains_folder, monkeypatch):
         assert run.generalisation["correct"][0] == expected.sum()
 
 
-@pytest.mark.parametrize("model", models.names())
+@pytest.mark.parametrize("model", config.STUDY)
 def test_every_model_has_a_chapter(model):
     assert model in config.CHAPTER_OF

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +16,24 @@ if TYPE_CHECKING:
 class Architecture:
     """How to build a model, with its own input shape (height, width, channels) and number of classes.
 
-    ``pretrained``: its convolutions are VGG16's and can take :mod:`riceutils.models.pretrained` weights.
+    ``pretrained``: the network of ``keras.applications`` that its trunk is, whose weights it can take (see
+    :mod:`riceutils.models.pretrained`); empty when it has none.
     """
 
     name: str
     function: Callable[..., Any]
     input_shape: tuple[int, int, int]
     classes: int
-    pretrained: bool = False
+    pretrained: str = ""
 
 
 REGISTRY: dict[str, Architecture] = {}
 
 
 def register(
-    name: str, *, input_shape: tuple[int, int, int] = (224, 224, 3), classes: int = 5, pretrained: bool = False
+    name: str, *, input_shape: tuple[int, int, int] = (224, 224, 3), classes: int = 5, pretrained: str = ""
 ) -> Callable:
-    """Decorate ``function(input_shape, classes) -> keras.Model`` to make it available under ``name``."""
+    """Decorate ``function(input_shape, classes, **options) -> keras.Model`` to make it available under ``name``."""
 
     def decorate(function: Callable) -> Callable:
         REGISTRY[name] = Architecture(name, function, input_shape, classes, pretrained)
@@ -57,26 +59,31 @@ def build(
     input_shape: tuple[int, int, int] | None = None,
     classes: int | None = None,
     weights: str | None = None,
+    **options: Any,
 ) -> keras.Model:
     """Build a model under its registry name, uncompiled, inputs float32 in [0, 1].
 
-    ``input_shape`` and ``classes`` default to the architecture's own. ``weights``: None for fresh ones, a
-    ``.weights.h5`` file of the whole model, or, for the models on VGG16's trunk, whatever
-    :func:`riceutils.models.pretrained.resolve` takes or returns. Raises ``ValueError`` for an unknown name, an image
-    too small for the architecture, or weights that do not fit.
+    ``input_shape`` and ``classes`` default to the architecture's own, ``options`` are its function's further
+    arguments. ``weights``: None for fresh ones, a ``.weights.h5`` file of the whole model, or, for the models on a
+    pretrained trunk, whatever :func:`riceutils.models.pretrained.resolve` takes or returns. Raises ``ValueError`` for
+    an unknown name or option, an image too small for the architecture, or weights that do not fit.
     """
     entry = architecture(name)
     shape, classes = tuple(input_shape or entry.input_shape), classes or entry.classes
+    known = list(inspect.signature(entry.function).parameters)[2:]
+    if unknown := set(options) - set(known):
+        raise ValueError(f"{name} has no option {min(unknown)!r}. Its options: {', '.join(known) or 'none'}.")
     try:
-        model = entry.function(shape, classes)
+        model = entry.function(shape, classes, **options)
     except ValueError as error:
         raise ValueError(f"{name} cannot be built for input {shape}: the image is too small.") from error
     model.name = name
     if weights is not None and not _loaded(model, weights):
         if not entry.pretrained:
             raise ValueError(f"Weights {weights} do not fit {name} with input {shape} and {classes} classes.")
-        resolved = weights if weights.startswith(("hed ", "file ")) else pretrained.resolve(weights)
-        for layer, arrays in pretrained.trunk(resolved).items() if resolved else ():
+        backbone = entry.pretrained
+        resolved = weights if weights.startswith(("hed ", "file ")) else pretrained.resolve(weights, backbone)
+        for layer, arrays in pretrained.trunk(resolved, backbone).items() if resolved else ():
             if layer in {own.name for own in model.layers}:  # cut after block 3 or 4, the rest is not needed
                 model.get_layer(layer).set_weights(arrays)
     return model
@@ -102,5 +109,7 @@ def initialise(model: keras.Model, initializer: str, seed: int) -> None:
             layer.kernel.assign(drawn(layer.kernel.shape))
 
 
+from riceutils.models import classics as _classics  # noqa: E402, F401
 from riceutils.models import pretrained  # noqa: E402
-from riceutils.models import study as _study  # noqa: E402, F401  (registers its models)
+from riceutils.models import study as _study  # noqa: E402, F401  (these register their models)
+from riceutils.models import transfer as _transfer  # noqa: E402, F401

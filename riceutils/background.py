@@ -1,0 +1,84 @@
+"""Trainings of the background chapters: a build's own, and those on real images that are kept as reference results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from riceutils import data, files, ledger, runs, study, training
+from riceutils.config import BackgroundParameters, ParameterError, TransferParameters
+from riceutils.data import Splits
+from riceutils.runs import Run
+
+RESULTS = files.PACKAGE / "results" / "background"
+
+
+@cache
+def declared() -> dict[str, dict[str, Any]]:
+    """The trainings of ``resources/background.yml`` by name, with the defaults filled in."""
+    content = yaml.safe_load((files.RESOURCES / "background.yml").read_text(encoding="utf-8"))
+    return {name: content["defaults"] | entry for name, entry in content["trainings"].items()}
+
+
+def run(model: str, parameters: BackgroundParameters, splits: Splits, **options: Any) -> Run:
+    """Train ``model`` on ``splits``, or load its run. ``options`` are those of the architecture."""
+    return training.train_or_load(study.spec(model, parameters, splits, **options), splits)
+
+
+def reference(name: str, source: str | None = None) -> list[Run]:
+    """Train (or load) what ``background.yml`` declares under ``name``, every seed, and commit it under ``RESULTS``.
+
+    ``source`` takes the place of the data set named there, where it can't be downloaded. Raises ``ParameterError``
+    naming the known trainings.
+    """
+    if name not in declared():
+        raise ParameterError(f"Unknown training {name!r}. Trainings: {', '.join(declared())}.")
+    entry = declared()[name]
+    splits = data.load(source or entry["data"], entry["image_size"], entry["images_per_class"])
+    fields = {field: value for field, value in entry.items() if field in TransferParameters.model_fields}
+    made = []
+    for seed in entry["seeds"]:
+        values: dict[str, Any] = {"weights": "none", "time_limit": 0} | fields | {"seed": seed}
+        parameters = TransferParameters.model_construct(**values)
+        finished = run(entry["model"], parameters, splits, **entry.get("options", {}))
+        target = runs.commit(finished, RESULTS / f"{name}-seed{seed}")
+        (target / "predictions.npz").unlink()  # of ten thousand images: heavier than all the rest
+        made.append(finished)
+    return made
+
+
+def committed(name: str) -> list[Run]:
+    """The reference runs of a training, by seed; empty when there are none yet."""
+    return [Run(path.parent) for path in sorted(RESULTS.glob(f"{name}-seed*/record.json"))]
+
+
+def table(built: Mapping[str, Run | Sequence[Run]], published: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Trainings by name: what was published, the reference result, and this build's run.
+
+    Columns: training, parameters, published (text, "" where nothing was), reference (test accuracy with Wilson's 95 %
+    interval, or mean and range of several seeds), seeds, epochs (of the reference), this build.
+    """
+    rows = []
+    for name, own in built.items():
+        ours = [own] if isinstance(own, Run) else list(own)
+        kept = committed(name)
+        count = (kept or ours)[0].record["parameters"]
+        epochs = len(kept[0].history) if kept else ""
+        given = (published or {}).get(name, "")
+        rows.append((name, count, given, _accuracy(kept), len(kept) or "", epochs, _accuracy(ours)))
+    names = ["training", "parameters", "published", "reference", "seeds", "epochs", "this build"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _accuracy(found: Sequence[Run]) -> str:
+    """Test accuracy with its interval; of several seeds, which share their test images, the mean and the range."""
+    if len(found) == 1:
+        figures = found[0].record["metrics"]["clean"]
+        return ledger.written(ledger.Measured(figures["value"], figures["low"], figures["high"]), "")
+    values = [run.record["metrics"]["clean"]["value"] for run in found]
+    return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})" if found else ""
