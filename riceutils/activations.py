@@ -23,6 +23,24 @@ def convolutions(model: keras.Model) -> list[keras.Layer]:
     return [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
 
 
+def _carriers(model: keras.Model) -> dict[str, keras.Layer]:
+    """The layer whose output tells whether a convolution's filters fire: itself, or the activation right after it,
+    with or without a batch normalisation between."""
+    found = {layer.name: layer for layer in convolutions(model)}
+    passed = dict.fromkeys(found, "")  # the layer that each filter's output has reached
+    passed |= {name: name for name, layer in found.items() if layer.activation.__name__ == "linear"}
+    for layer in model.layers:
+        if type(layer).__name__ in ("BatchNormalization", "Activation", "ReLU"):
+            before = layer.input._keras_history.operation.name
+            for name, reached in passed.items():
+                if reached == before:
+                    ends = type(layer).__name__ != "BatchNormalization"
+                    passed[name] = "" if ends else layer.name
+                    if ends:
+                        found[name] = layer
+    return found
+
+
 def maps(
     model: keras.Model, images: np.ndarray, layers: list[str] | None = None, preprocessing: str = "rgb"
 ) -> dict[str, np.ndarray]:
@@ -40,15 +58,16 @@ def measure(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") 
     """Measure every convolution filter on uint8 ``images`` (N, H, W, 3), in one streaming pass.
 
     A row per filter: ``layer``, ``filter``, ``apoz`` (share of exactly zero outputs: Average Percentage of Zeros,
-    Hu et al. 2016, arXiv 1607.03250), ``apoz_grain`` (the same over grain pixels only), ``fires`` (share of images
-    with at least one output above zero), ``maximum`` (largest output). A pixel of a map belongs to the grain if
-    at least half of the image area that it stands for has a grey value over 20.
+    Hu et al. 2016, arXiv 1607.03250; after the activation, where that is a layer of its own), ``apoz_grain`` (the
+    same over grain pixels only), ``fires`` (share of images with at least one output above zero), ``maximum``
+    (largest output). A pixel of a map belongs to the grain if at least half of the image area that it stands for has
+    a grey value over 20.
     """
     import keras
     import tensorflow as tf
 
-    layers = convolutions(model)
-    network = keras.Model(model.input, [layer.output for layer in layers])
+    layers = _carriers(model)
+    network = keras.Model(model.input, [layer.output for layer in layers.values()])
 
     @tf.function(reduce_retracing=True)
     def statistics(batch: tf.Tensor) -> list[list[tf.Tensor]]:
@@ -80,7 +99,7 @@ def measure(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") 
     tables = [
         pd.DataFrame(
             {
-                "layer": layer.name,
+                "layer": name,
                 "filter": range(len(zero)),
                 "apoz": zero / len(images),
                 "apoz_grain": zero_grain / np.maximum(grain, 1),
@@ -88,7 +107,7 @@ def measure(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") 
                 "maximum": maximum,
             }
         )
-        for layer, (zero, zero_grain, grain, fires, maximum) in zip(layers, sums, strict=True)
+        for name, (zero, zero_grain, grain, fires, maximum) in zip(layers, sums, strict=True)
     ]
     return pd.concat(tables, ignore_index=True)
 

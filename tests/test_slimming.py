@@ -1,0 +1,248 @@
+"""Slimming: what is removed does no work, and what is refused is named before anything is cut."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from keras import layers as L
+
+from riceutils import flops, models, slimming
+from riceutils.channels import UnsupportedLayer, follow
+
+SIZE = 12
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 3), np.uint8)
+BATCH = IMAGES.astype(np.float32) / 255.0
+
+
+def kill(layer, channels):
+    """Make filters that never fire: a bias far below anything that their kernels can bring."""
+    kernel, bias = layer.get_weights()
+    bias[list(channels)] = -1e4
+    layer.set_weights([kernel, bias])
+
+
+@st.composite
+def architectures(draw):
+    """A random functional model with branches, sums, concatenations and flattens, some of its filters dead."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    keras.utils.set_random_seed(int(rng.integers(2**31)))
+
+    def conv(x, filters, activation="relu"):
+        return L.Conv2D(
+            filters, int(rng.choice([1, 3])), padding=str(rng.choice(["same", "valid"])) if x.shape[1] > 4 else "same",
+            activation=activation, bias_initializer="random_normal",
+        )(x)  # fmt: skip
+
+    def same(x, filters, activation="relu"):
+        return L.Conv2D(filters, 3, padding="same", activation=activation, bias_initializer="random_normal")(x)
+
+    x = inputs = keras.Input((SIZE, SIZE, 3))
+    for kind in draw(
+        st.lists(st.sampled_from(["conv", "norm", "add", "concat", "depthwise", "pool"]), min_size=2, max_size=5)
+    ):
+        filters = int(rng.integers(3, 7))
+        if kind == "conv":
+            x = conv(x, filters)
+        elif kind == "norm":
+            x = L.ReLU()(L.BatchNormalization(beta_initializer="random_normal")(conv(x, filters, "linear")))
+        elif kind == "add":
+            x = L.Add()([same(x, filters), L.ReLU()(same(x, filters, "linear"))])
+        elif kind == "concat":
+            x = L.Concatenate()([same(x, filters), L.MaxPooling2D(3, 1, padding="same")(same(x, 3)), x])
+        elif kind == "depthwise":
+            x = L.DepthwiseConv2D(3, padding="same", depth_multiplier=int(rng.integers(1, 3)), activation="relu")(x)
+        elif x.shape[1] > 4:
+            x = L.AveragePooling2D(2)(x) if rng.random() < 0.5 else L.MaxPooling2D(2)(x)
+    x = L.Flatten()(x) if draw(st.booleans()) else L.GlobalAveragePooling2D()(x)
+    x = L.Dropout(0.3)(L.Dense(8, activation="relu", bias_initializer="random_normal")(x))
+    model = keras.Model(inputs, L.Dense(4, activation="softmax")(x))
+    dead = 0
+    for layer in model.layers:
+        if isinstance(layer, L.Conv2D | L.Dense) and layer.activation.__name__ == "relu":
+            chosen = np.flatnonzero(rng.random(layer.get_weights()[1].size) < 0.4)
+            kill(layer, chosen)
+            dead += len(chosen)
+        if isinstance(layer, L.BatchNormalization):  # a constant, zero or not
+            gamma, beta, *rest = layer.get_weights()
+            gamma[0], beta[0] = 0.0, rng.choice([-1.0, 0.7])
+            layer.set_weights([gamma, beta, *rest])
+    return model
+
+
+# Without shrinking: every attempt compiles a network.
+@settings(
+    max_examples=15, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
+@given(architectures())
+def test_lossless_slimming_changes_no_output(model):
+    plan = slimming.select(model, IMAGES)
+    before = model.predict_on_batch(BATCH)
+    small = slimming.apply(model, plan)
+    np.testing.assert_allclose(small.predict_on_batch(BATCH), before, atol=1e-5)
+    assert small.count_params() == model.count_params() if plan.empty else small.count_params() < model.count_params()
+    again = slimming.select(small, IMAGES)
+    assert len(again) <= len(plan)
+
+
+def chain(readers="same"):
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((SIZE, SIZE, 3))
+    x = L.Conv2D(6, 3, padding="same", activation="relu", name="first")(x)
+    x = L.Conv2D(5, 3, padding=readers, activation="relu", name="second")(x)
+    x = L.Flatten(name="flat")(x)
+    return keras.Model(inputs, L.Dense(4, activation="softmax", name="out")(x))
+
+
+def test_the_dead_are_found_and_the_saving_is_what_was_said():
+    model = chain()
+    kill(model.get_layer("first"), [1, 4])
+    kill(model.get_layer("second"), [0])
+    plan = slimming.select(model, IMAGES)
+    assert list(zip(plan["layer"], plan["channel"], strict=True)) == [("first", 1), ("first", 4), ("second", 0)]
+    small = slimming.apply(model, plan)
+    assert [small.get_layer(name).filters for name in ("first", "second")] == [4, 4]
+    alone = plan[plan["layer"] == "second"]
+    cut = slimming.apply(model, alone)
+    assert flops.count(model).total - flops.count(cut).total == alone["FLOPs"].sum()
+    assert model.count_params() - cut.count_params() == alone["parameters"].sum()
+
+
+@pytest.mark.parametrize(("padding", "removed"), [("valid", True), ("same", False)])
+def test_a_constant_is_folded_where_that_is_exact_and_refused_where_not(padding, removed):
+    model = chain(padding)
+    kernel, bias = model.get_layer("first").get_weights()
+    kernel[..., 2], bias[2] = 0.0, 0.5
+    model.get_layer("first").set_weights([kernel, bias])
+    plan = slimming.select(model, IMAGES)
+    assert (("first", 2) in set(zip(plan["layer"], plan["channel"], strict=True))) is removed
+    assert bool(plan.attrs["refused"]) is not removed
+    np.testing.assert_allclose(
+        slimming.apply(model, plan).predict_on_batch(BATCH), model.predict_on_batch(BATCH), atol=1e-5
+    )
+
+
+def test_a_dead_branch_disappears_with_its_layers():
+    x = inputs = keras.Input((SIZE, SIZE, 3))
+    reduce = L.Conv2D(4, 1, activation="relu", name="reduce")(x)
+    branch = L.Conv2D(3, 5, padding="same", activation="relu", name="branch")(reduce)
+    x = L.Concatenate(name="both")([L.Conv2D(4, 3, padding="same", activation="relu", name="main")(x), branch])
+    model = keras.Model(inputs, L.Dense(2, activation="softmax")(L.GlobalAveragePooling2D()(x)))
+    kill(model.get_layer("branch"), range(3))
+    small = slimming.apply(model, slimming.select(model, IMAGES))
+    assert {"reduce", "branch"}.isdisjoint(layer.name for layer in small.layers)
+    np.testing.assert_allclose(small.predict_on_batch(BATCH), model.predict_on_batch(BATCH), atol=1e-5)
+
+
+def test_a_network_that_is_dead_as_a_whole_keeps_a_thread():
+    model = chain()
+    kill(model.get_layer("first"), range(6))
+    small = slimming.apply(model, slimming.select(model, IMAGES))
+    np.testing.assert_allclose(small.predict_on_batch(BATCH), model.predict_on_batch(BATCH), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "criterion"),
+    [
+        ("cnn_light", "random"),
+        ("final", "apoz"),
+        ("googlenet_light", "l1"),
+        ("resnet_preact_small", "apoz"),
+        ("mobilenet_small", "l1"),
+    ],
+)
+def test_a_budget_is_met_and_just_so(name, criterion):
+    grey = models.architecture(name).input_shape[-1] == 1
+    size = 64 if name == "googlenet_light" else 32
+    model = models.build(name, (size, size, 1 if grey else 3))
+    images = np.random.default_rng(1).integers(0, 256, (4, size, size, 3), np.uint8)
+    plan = slimming.select(model, images, criterion, {"flops": 0.6}, preprocessing="grey" if grey else "rgb")
+    small, whole = slimming.apply(model, plan), flops.count(model).total
+    assert 0.4 * whole < flops.count(small).total <= 0.6 * whole
+    assert small.output_shape == model.output_shape
+
+
+def test_all_criteria_cut_to_the_same_shape():
+    model = models.build("cnn_light", (32, 32, 3))
+    shapes = set()
+    for criterion in slimming.CRITERIA:
+        small = slimming.apply(model, slimming.select(model, IMAGES_32, criterion, {"parameters": 0.5}))
+        shapes.add(tuple(tuple(weight.shape) for weight in small.weights))
+    assert len(shapes) == 1
+
+
+IMAGES_32 = np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3), np.uint8)
+
+
+def test_what_stays_keeps_its_weights():
+    model = chain()
+    plan = slimming.select(model, IMAGES, "l1", {"parameters": 0.5})
+    small = slimming.apply(model, plan)
+    gone = plan.loc[plan["layer"] == "first", "channel"]
+    kept = np.setdiff1d(np.arange(6), gone)
+    np.testing.assert_array_equal(
+        small.get_layer("first").kernel, np.asarray(model.get_layer("first").kernel)[..., kept]
+    )
+
+
+def unsupported(kind):
+    x = inputs = keras.Input((SIZE, SIZE, 4))
+    if kind == "layer":
+        x = L.LayerNormalization(name="odd")(x)
+    elif kind == "shared":
+        odd = L.Conv2D(4, 3, padding="same", name="odd")
+        x = odd(odd(x))
+    elif kind == "groups":
+        x = L.Conv2D(4, 3, groups=2, name="odd")(x)
+    elif kind == "axis":
+        x = L.Concatenate(axis=1, name="odd")([x, x])
+    elif kind == "nested":
+        inner = keras.Input((SIZE, SIZE, 4))
+        x = keras.Model(inner, L.Conv2D(4, 3)(inner), name="odd")(x)
+    return keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("kind", ["layer", "shared", "groups", "axis", "nested"])
+def test_what_cannot_be_followed_is_named(kind):
+    with pytest.raises(UnsupportedLayer, match="odd"):
+        follow(unsupported(kind))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"criterion": "black"}, "Unknown criterion 'black'. Use dead, apoz"),
+        ({"criterion": "l1"}, "expected one of flops or parameters"),
+        ({"criterion": "l1", "budget": {"time": 0.5}}, "expected one of flops or parameters"),
+        ({"criterion": "l1", "budget": {"flops": 1.5}}, "between 0 and 1"),
+        ({"criterion": "l1", "budget": {"flops": 1e-9}}, "can't be cut to 1e-09 of its flops"),
+        ({"criterion": "dead", "budget": {"flops": 0.5}}, "takes no budget"),
+    ],
+)
+def test_wrong_requests_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        slimming.select(chain(), IMAGES, **arguments)
+
+
+def test_no_images():
+    with pytest.raises(ValueError, match="probe set is empty"):
+        slimming.select(chain(), IMAGES[:0])
+
+
+@pytest.mark.parametrize(
+    ("layer", "channel", "message"),
+    [("nowhere", 0, "no convolution or dense layer 'nowhere'"), ("first", 6, "no channel 6"), ("out", 0, "must stay")],
+)
+def test_wrong_plans_are_named(layer, channel, message):
+    model = chain()
+    plan = slimming.select(model, IMAGES, "random", {"parameters": 0.5}).iloc[:1].assign(layer=layer, channel=channel)
+    with pytest.raises(ValueError, match=message):
+        slimming.apply(model, plan)
+
+
+def test_a_plan_that_empties_a_layer_is_refused():
+    model = chain()
+    rows = slimming.select(model, IMAGES, "random", {"parameters": 0.5}).iloc[:1]
+    plan = rows.loc[rows.index.repeat(6)].assign(layer="first", channel=range(6))
+    with pytest.raises(ValueError, match="second would lose all of its inputs"):
+        slimming.apply(model, plan)
