@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from riceutils import data, files, ledger, runs, study, training
+from riceutils import data, files, ledger, models, runs, study, training
 from riceutils.config import BackgroundParameters, ParameterError, TransferParameters
 from riceutils.data import Splits
 from riceutils.runs import Run
@@ -28,6 +28,13 @@ def declared() -> dict[str, dict[str, Any]]:
 def run(model: str, parameters: BackgroundParameters, splits: Splits, **options: Any) -> Run:
     """Train ``model`` on ``splits``, or load its run. ``options`` are those of the architecture."""
     return training.train_or_load(study.spec(model, parameters, splits, **options), splits)
+
+
+def transfer_models(backbone: str) -> dict[str, str]:
+    """What is trained (head only, all layers, wider head) → the model that ``backbone``'s experiment has for it."""
+    prefix = f"{'transfer_' if backbone == 'vgg16' else ''}{backbone}"
+    names = {"head only": f"{prefix}_fc", "all layers": f"{prefix}_all", "wider head": f"{prefix}_exp"}
+    return {label: name for label, name in names.items() if name in models.names()}
 
 
 def reference(name: str, source: str | None = None) -> list[Run]:
@@ -61,16 +68,26 @@ def table(built: Mapping[str, Run | Sequence[Run]], published: Mapping[str, str]
     """Trainings by name: what was published, the reference result, and this build's run.
 
     Columns: training, parameters, published (text, "" where nothing was), reference (test accuracy with Wilson's 95 %
-    interval, or mean and range of several seeds), seeds, epochs (of the reference), this build.
+    interval, or mean and range of several seeds), seeds, epochs (of the reference), this build (may be none).
     """
     rows = []
     for name, own in built.items():
         ours = [own] if isinstance(own, Run) else list(own)
         kept = committed(name)
-        count = (kept or ours)[0].record["parameters"]
+        count = [run.record["parameters"] for run in (kept or ours)][:1]
         epochs = len(kept[0].history) if kept else ""
         given = (published or {}).get(name, "")
-        rows.append((name, count, given, _accuracy(kept), len(kept) or "", epochs, _accuracy(ours)))
+        rows.append(
+            (
+                name,
+                *(count or [""]),
+                given,
+                _accuracy(kept) or "not measured yet",
+                len(kept) or "",
+                epochs,
+                _accuracy(ours),
+            )
+        )
     names = ["training", "parameters", "published", "reference", "seeds", "epochs", "this build"]
     return pd.DataFrame(rows, columns=names)
 

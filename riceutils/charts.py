@@ -51,7 +51,7 @@ def histories(groups: Mapping[str, Sequence[Run]]) -> Chart:
         rows = pd.concat([run.history.assign(seed=run.spec.seed) for run in runs], ignore_index=True)
         for axis, quantity in zip(axes[0], ("val_accuracy", "val_loss", "loss"), strict=True):
             spread = rows.groupby("epoch")[quantity].agg(["mean", "min", "max"])
-            axis.plot(spread.index, spread["mean"], color=color, label=label)
+            axis.plot(spread.index, spread["mean"], "o-", markersize=3, color=color, label=label)
             axis.fill_between(spread.index, spread["min"], spread["max"], color=color, alpha=0.2, linewidth=0)
             axis.set(xlabel="epoch", title=quantity.replace("val_", "validation "))
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -119,13 +119,13 @@ def cost(overview: pd.DataFrame, quantity: str, without: Sequence[str] = ()) -> 
     steps = [(x, y, after, y) for (x, y), (after, _) in pairwise(edge[[quantity, "accuracy"]].to_numpy())]
     rises = [(x, y, x, after) for (_, y), (x, after) in pairwise(edge[[quantity, "accuracy"]].to_numpy())]
     across = [(left, share, right, share) for share in yardstick]
-    _label(axis, named[[quantity, "accuracy", "model"]], [*spans, *steps, *rises, *across])
+    place_names(axis, named[[quantity, "accuracy", "model"]], [*spans, *steps, *rises, *across])
     on_front = (table["source"] == ours["source"].max()) & table["model"].isin(best["model"])
     columns = ["model", "source", *(["seed"] if "seed" in overview else []), quantity, "accuracy", "low", "high"]
     return canvas, table[columns].assign(**{"Pareto front": on_front}).reset_index(drop=True)
 
 
-def _label(axis: Axes, named: pd.DataFrame, lines: Sequence[tuple[float, ...]]) -> None:
+def place_names(axis: Axes, named: pd.DataFrame, lines: Sequence[tuple[float, ...]]) -> None:
     """Write each name beside its point (x, y, name), off the ``lines`` (x0, y0, x1, y1) and other names if it can."""
     axis.get_figure().draw_without_rendering()  # type: ignore[union-attr]  # the layout decides where pixels lie
     ends = axis.transData.transform(np.reshape(lines, (-1, 2))).reshape(-1, 2, 2)

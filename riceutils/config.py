@@ -23,6 +23,8 @@ def _counts(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+SOURCES = "synthetic, kaggle, digits, mnist, cifar10, cifar100_coarse, an .npz file, a folder or a zip"
+WEIGHTS = "of the pretrained network: imagenet, hed, none, a file, or auto"
 Strictly = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
@@ -31,7 +33,7 @@ class DataParameters(BaseModel):
 
     model_config = Strictly
 
-    data: str = Field("synthetic", min_length=1, description="synthetic, kaggle, or the path of a folder or zip")
+    data: str = Field("synthetic", min_length=1, description=SOURCES)
     image_size: int = Field(64, ge=16, le=512, description="side of the square images in pixels")
     images_per_class: Annotated[
         list[Annotated[int, Field(ge=1, le=100_000)]] | Annotated[int, Field(ge=3, le=100_000)],
@@ -74,7 +76,7 @@ class GoogLeNetParameters(TrainingParameters):
 class PretrainedParameters(TrainingParameters):
     """Of the models that stand on VGG16's trunk."""
 
-    weights: str = Field("auto", min_length=1, description="of VGG16: imagenet, hed, none, a file, or auto")
+    weights: str = Field("auto", min_length=1, description=WEIGHTS)
     preprocessing: Literal["auto", "rgb", "caffe"] = Field(
         "auto", description="rgb: divided by 255; caffe: BGR minus the mean; auto: what the weights expect"
     )
@@ -99,11 +101,7 @@ class DeadParameters(DataParameters):
 class BackgroundParameters(ProtocolParameters):
     """Of the chapters on the architectures that the study stands on: small pictures, few epochs."""
 
-    data: str = Field(
-        "digits",
-        min_length=1,
-        description="digits, mnist, cifar10, cifar100_coarse, an .npz file, rice, or a folder or zip",
-    )
+    data: str = Field("digits", min_length=1, description=SOURCES)
     image_size: int = Field(32, ge=8, le=512, description="side of the square images in pixels")
     images_per_class: Annotated[
         list[Annotated[int, Field(ge=1, le=100_000)]] | Annotated[int, Field(ge=3, le=100_000)],
@@ -116,13 +114,9 @@ class BackgroundParameters(ProtocolParameters):
 class TransferParameters(BackgroundParameters):
     """Of the chapter on transfer learning."""
 
-    data: str = Field(
-        "rice",
-        min_length=1,
-        description="digits, mnist, cifar10, cifar100_coarse, an .npz file, rice, or a folder or zip",
-    )
+    data: str = Field("synthetic", min_length=1, description=SOURCES)
     backbone: Literal["vgg16", "resnet50", "mobilenetv3"] = Field("vgg16", description="network that is transferred")
-    weights: str = Field("auto", min_length=1, description="of the backbone: imagenet, hed, none, a file, or auto")
+    weights: str = Field("auto", min_length=1, description=WEIGHTS)
 
 
 CHAPTERS: dict[str, type[DataParameters]] = {

@@ -40,7 +40,8 @@ class Cut:
 
 
 def cut(model: keras.Model) -> Cut | None:
-    """Divide ``model`` before its first layer with trainable weights; None when nothing before it has weights.
+    """Divide ``model`` before its first layer with trainable weights; None when nothing before it saves any work:
+    neither a layer with weights nor one that shrinks the image.
 
     Dropout, which differs from step to step, always belongs to the head.
     """
@@ -48,7 +49,8 @@ def cut(model: keras.Model) -> Cut | None:
 
     layers = model.layers
     first = next((n for n, layer in enumerate(layers) if layer.trainable_weights or "Dropout" in layer.name), None)
-    if first is None or not any(layer.weights for layer in layers[:first]):
+    shrinks = keras.layers.AveragePooling2D
+    if first is None or not any(layer.weights or isinstance(layer, shrinks) for layer in layers[:first]):
         return None
     boundary = layers[first - 1].output
     # A graph with a path around the boundary can't be divided there; Keras raises when asked.

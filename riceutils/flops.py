@@ -43,7 +43,7 @@ def count(model: keras.Model) -> Report:
     Raises ``ValueError`` naming the layer whose type has no formula.
     """
     rows = [
-        (layer.name, type(layer).__name__, layer.output.shape[1:], layer.count_params(), _layer_flops(layer))
+        (layer.name, type(layer).__name__, layer.output.shape[1:], _parameters(layer), _layer_flops(layer))
         for layer in _layers(model)
     ]
     table = pd.DataFrame(rows, columns=["layer", "type", "output shape", "parameters", "FLOPs"])
@@ -56,9 +56,13 @@ def _layers(model: keras.Model) -> list[keras.Layer]:
     import keras
 
     flat: list[keras.Layer] = []
-    for layer in model.layers:
+    for layer in getattr(model, "operations", model.layers):  # sums and products written as such are no layers
         flat.extend(_layers(layer) if isinstance(layer, keras.Model) else [layer])
     return flat
+
+
+def _parameters(layer: keras.Layer) -> int:
+    return layer.count_params() if hasattr(layer, "count_params") else 0
 
 
 def _layer_flops(layer: keras.Layer) -> int:
@@ -75,8 +79,10 @@ def _layer_flops(layer: keras.Layer) -> int:
         return operations + _activation_flops(layer, out)
     if kind == "BatchNormalization":  # y = a·x + b; a and b are made from the channel's four numbers
         return 2 * out + (5 + layer.scale) * layer.output.shape[-1]
-    if kind in ("Rescaling", "Normalization"):
+    if kind == "Rescaling":
         return 2 * out
+    if kind == "Normalization":  # subtract the mean, divide by the root of the variance, kept above zero
+        return 2 * out + layer.output.shape[-1]
     if kind == "Activation":
         return _activation_flops(layer, out)
     if kind == "Conv2D":
@@ -88,8 +94,11 @@ def _layer_flops(layer: keras.Layer) -> int:
         return prod(layer.pool_size) * out
     if kind == "GlobalAveragePooling2D":
         return prod(layer.input.shape[1:])
-    if kind in ("Add", "Multiply"):
-        return (len(layer.input) - 1) * out
+    if kind in ("Add", "Multiply"):  # of several inputs, or of one and a constant (MobileNetV3)
+        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+        return max(len(inputs) - 1, 1) * out
+    if kind == "CustomScaleLayer":  # InceptionResNetV2's: a + scale × b
+        return 2 * out
     raise ValueError(f"No FLOPs formula for layer {layer.name!r} of type {kind}. Use flops.profile instead.")
 
 

@@ -101,3 +101,25 @@ def diagnose(model: keras.Model, images: np.ndarray, onehot: np.ndarray) -> pd.D
         rows.append((layer.name, *(mask or (np.nan,) * 3), values.std(), spread, *own))
     names_of = ["layer", "zeros", "open", "shut", "std", "spread", "gradient", "zero gradients"]
     return pd.DataFrame(rows, columns=names_of)
+
+
+def by_output(model: keras.Model, images: np.ndarray, onehot: np.ndarray) -> pd.DataFrame:
+    """Which output teaches which layer: norms of every kernel's gradient, arguments as in :func:`diagnose`.
+
+    A row per convolution and dense layer, a column per output of ``model`` (its layer's name) for that output's
+    cross-entropy alone; 0 where it does not depend on the layer. ``all``: of their sum, where those after the first
+    count with ``model.weight``, as :class:`riceutils.models.classics.Supervised` trains. Dropout is off.
+    """
+    network, names = keras.Model(model.input, model.outputs), list(model.output_names)
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)]
+    with tf.GradientTape(persistent=True) as tape:
+        outputs = network(images, training=False)
+        outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+        losses = [tf.reduce_mean(keras.losses.categorical_crossentropy(onehot, output)) for output in outputs]
+        losses.append(losses[0] + getattr(model, "weight", 1.0) * sum(losses[1:]))
+    kernels = [layer.kernel.value for layer in layers]
+    columns = {
+        name: [float(tf.norm(g)) for g in tape.gradient(loss, kernels, unconnected_gradients="zero")]
+        for name, loss in zip([*names, "all"], losses, strict=True)
+    }
+    return pd.DataFrame({"layer": [layer.name for layer in layers], **columns})

@@ -125,7 +125,8 @@ def architecture(model: keras.Model) -> Chart:
         side, channels = (shape[0], shape[-1]) if len(shape) == 3 else (1, shape[-1])
         rows.append((layer.name, type(layer).__name__, side, channels))
     table = pd.DataFrame(rows, columns=["layer", "type", "side", "channels"])
-    kinds = {kind: PALETTE[number % 10] for number, kind in enumerate(dict.fromkeys(table["type"]))}
+    names = list(dict.fromkeys(table["type"]))
+    kinds = dict(zip(names, PALETTE if len(names) <= 10 else sns.color_palette("husl", len(names)), strict=False))
     canvas, axes = figure(3.6)
     axis, x = axes[0, 0], 0.0
     for entry in table.itertuples():

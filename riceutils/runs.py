@@ -55,6 +55,8 @@ class Spec(BaseModel):
     preprocessing: str = "rgb"
     time_limit: int = 0  # minutes; 0 is no limit
     options: dict[str, Any] = {}  # of the architecture
+    copies: int = 0  # perturbed copies of each training image, drawn once
+    schedule: str = "constant"  # of the learning rate: constant, or cosine to 0 over all epochs
 
     @property
     def key(self) -> str:
@@ -72,7 +74,7 @@ class Spec(BaseModel):
     @property
     def standard(self) -> bool:
         """Whether this is a run that stands for its architecture: no augmentation, pixels as its weights expect."""
-        return not self.augment and not self.unexpected_pixels
+        return not (self.augment or self.copies or self.unexpected_pixels)
 
     @property
     def unexpected_pixels(self) -> bool:

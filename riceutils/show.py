@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pandas as pd
@@ -39,6 +40,8 @@ def settings(parameters: config.DataParameters, splits: Splits) -> None:
     table(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
     counts = {side: len(getattr(splits, side)) for side in ("train", "validation", "test")}
     note("demonstration" if splits.kind == "synthetic" else "real_build", images=f"{sum(counts.values()):,}")
+    if isinstance(parameters, config.BackgroundParameters):
+        return  # there is no one protocol that these would depart from
     values = parameters.model_dump()
     if isinstance(parameters, config.PretrainedParameters):
         spec = study.spec("vgg16", parameters, splits)  # auto resolved
@@ -59,16 +62,21 @@ def source(model: str) -> None:
     """Display the source of a model's function, with the helpers that it uses, read from the library."""
     from riceutils import models
 
-    function = models.architecture(model).function
-    module = inspect.getmodule(function)
-    wanted, seen = [function], []
+    wanted, seen = [models.architecture(model).function], []
     while wanted:
         current = wanted.pop(0)
         if current not in seen:
             seen.append(current)
-            names = [name for name in current.__code__.co_names if name.startswith("_")]
-            wanted += [getattr(module, name) for name in names if inspect.isfunction(getattr(module, name, None))]
-    display(Markdown("```python\n" + "\n\n".join(inspect.getsource(function) for function in seen) + "```"))
+            names = _names(current.__code__) if inspect.isfunction(current) else []
+            used = (current.__globals__.get(name) for name in names)
+            wanted += [found for found in used if getattr(found, "__module__", "").startswith("riceutils.models.")]
+    display(Markdown("```python\n" + "\n\n".join(inspect.getsource(found) for found in seen) + "```"))
+
+
+def _names(compiled: CodeType) -> list[str]:
+    """Global names that a function's code uses, its inner functions' included."""
+    inner = [name for part in compiled.co_consts if isinstance(part, CodeType) for name in _names(part)]
+    return [*compiled.co_names, *inner]
 
 
 def figures(model: str, run: Run) -> None:
@@ -169,7 +177,7 @@ def drawn_with(model: str, run: Run) -> Run:
     if reference is not None and reference.has_weights and not reference.stale and reference.classes == run.classes:
         note("weights_reference", name=reference.folder.name)
         return reference
-    note("weights_build")
+    note("weights_build" if reference else "weights_only_build")
     return run
 
 

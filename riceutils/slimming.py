@@ -17,6 +17,7 @@ from riceutils import activations, flops
 from riceutils.channels import MAKERS, Channels, follow
 from riceutils.models import pretrained
 from riceutils.surgery import apply as apply
+from riceutils.surgery import fold as fold
 from riceutils.surgery import rebuild
 
 Budget = Mapping[str, float]

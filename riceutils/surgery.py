@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -109,3 +110,53 @@ def _cut(
         seen = kernel[..., feature, :].reshape(-1, kernel.shape[-1]).sum(axis=0)
         bias = bias + (value * seen[out]).astype(bias.dtype)
     return [kernel[..., into, :][..., out], *([bias] if new.use_bias else [])]
+
+
+def fold(model: keras.Model) -> keras.Model:
+    """A new model with the same outputs whose batch normalisations are folded into the linear layers before them.
+
+    At inference a normalisation multiplies every channel by one number and adds another; after a Conv2D,
+    DepthwiseConv2D or Dense layer without activation, both disappear in its kernel and bias. Others stay. Raises
+    ``UnsupportedLayer`` for models that :func:`riceutils.channels.follow` can't follow.
+    """
+    follow(model)
+    template = keras.models.clone_model(model)
+    operations = [layer for layer in template.operations if type(layer).__name__ != "InputLayer"]
+    uses = Counter(id(tensor) for layer in operations for tensor in keras.tree.flatten(layer.input))
+    linear = {
+        id(layer.output): layer.name
+        for layer in operations
+        if type(layer).__name__ in (*MAKERS, "DepthwiseConv2D") and layer.activation.__name__ == "linear"
+    }
+    norms = {
+        linear[id(layer.input)]: layer.name
+        for layer in operations
+        if type(layer).__name__ == "BatchNormalization" and uses[id(layer.input)] == 1 and id(layer.input) in linear
+    }
+    made: dict[int, Any] = {id(tensor): keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in template.inputs}
+    for old in operations:
+        given = [made[id(tensor)] for tensor in keras.tree.flatten(old.input)]
+        if old.name in norms.values():
+            made[id(old.output)] = given[0]
+            continue
+        settings = old.get_config() | ({"use_bias": True} if old.name in norms else {})
+        made[id(old.output)] = type(old).from_config(settings)(given if len(given) > 1 else given[0])
+    ends = [[made[id(tensor)] for tensor in side] for side in (template.inputs, template.outputs)]
+    result = keras.Model(*(side[0] if len(side) == 1 else side for side in ends), name=model.name)
+    for layer in result.layers:
+        if layer.weights:
+            old = model.get_layer(layer.name)
+            norm = model.get_layer(norms[layer.name]) if layer.name in norms else None
+            layer.set_weights(_folded(old, norm) if norm else old.get_weights())
+    return result
+
+
+def _folded(layer: keras.Layer, norm: keras.Layer) -> list[np.ndarray]:
+    kernel, *bias = (np.asarray(array) for array in layer.get_weights())
+    mean, variance = np.asarray(norm.moving_mean), np.asarray(norm.moving_variance)
+    factor = 1 / np.sqrt(variance + norm.epsilon)
+    factor = factor * np.asarray(norm.gamma) if norm.scale else factor
+    shift = (bias[0] if bias else 0) - mean
+    offset = shift * factor + (np.asarray(norm.beta) if norm.center else 0)
+    depthwise = type(layer).__name__ == "DepthwiseConv2D"
+    return [kernel * (factor.reshape(kernel.shape[2:]) if depthwise else factor), offset]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,13 @@ from filelock import FileLock
 from tqdm import tqdm
 from tqdm.keras import TqdmCallback
 
-from riceutils import activations, evaluation, features, files, flops, models, perturb, runs
+from riceutils import activations, evaluation, features, files, flops, models, perturb, runs, subjects
 from riceutils.checkpoint import Checkpoint
 from riceutils.data import Split, Splits
 from riceutils.models import pretrained
 from riceutils.runs import Run, Spec
+from riceutils.subjects import Subject
+from riceutils.subjects import perturbed_test as perturbed_test
 
 TIMED = 64  # test images that the time per image is taken from
 
@@ -47,7 +48,8 @@ def train_or_load(
         finished = runs.find(spec)
         if finished is None:
             model = new_model(spec)
-            subject = _subject(model, spec, splits, reuse and not spec.augment, progress)
+            subject = subjects.prepare(model, spec, splits, reuse and not spec.augment, progress)
+            _compile(subject.network, spec, len(subject.train))
             history, stopped, share = _fit(subject, spec, state, tensorboard, progress)
             _save(folder, model, subject, spec, splits, history, stopped, share)
             state.unlink(missing_ok=True)
@@ -65,41 +67,11 @@ def new_model(spec: Spec) -> keras.Model:
     return model
 
 
-def _compile(model: keras.Model, spec: Spec) -> None:
-    model.compile(keras.optimizers.Adam(spec.learning_rate), loss="categorical_crossentropy", metrics=["accuracy"])
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """What is really trained: the whole network on images, or its head on features of the same images."""
-
-    network: keras.Model
-    train: Split
-    validation: Split
-    tests: dict[str, np.ndarray]  # clean, perturbed
-
-
-def _subject(model: keras.Model, spec: Spec, splits: Splits, reuse: bool, progress: bool) -> _Subject:
-    images = {
-        "train": splits.train.images,
-        "validation": splits.validation.images,
-        "clean": splits.test.images,
-        "perturbed": perturbed_test(splits),
-    }
-    divided = features.cut(model) if reuse else None
-    if divided is not None:
-        source = spec.weights or f"{spec.model} {spec.initializer} {spec.seed}"
-        for side, pixels in images.items():
-            found = features.load(divided, pixels, spec.data, side, source, spec.preprocessing, progress)
-            if found is None:
-                divided = None
-                break
-            images[side] = found
-    if divided is None:
-        return _Subject(model, splits.train, splits.validation, {k: images[k] for k in ("clean", "perturbed")})
-    _compile(divided.head, spec)
-    train, validation = (replace(getattr(splits, side), images=images[side]) for side in ("train", "validation"))
-    return _Subject(divided.head, train, validation, {k: images[k] for k in ("clean", "perturbed")})
+def _compile(model: keras.Model, spec: Spec, images: int = 1) -> None:
+    rate = spec.learning_rate
+    if spec.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, spec.epochs * math.ceil(images / spec.batch_size))
+    model.compile(keras.optimizers.Adam(rate), loss="categorical_crossentropy", metrics=["accuracy"])
 
 
 def estimate(spec: Spec, images: int, validation: int) -> float:
@@ -134,7 +106,7 @@ def estimate(spec: Spec, images: int, validation: int) -> float:
 
 
 def _fit(
-    subject: _Subject, spec: Spec, state: Path, tensorboard: str, progress: bool
+    subject: Subject, spec: Spec, state: Path, tensorboard: str, progress: bool
 ) -> tuple[pd.DataFrame, str, float | None]:
     """Train; give the history, why it ended, and, if the loss sat at guessing, the gradient's share."""
     network, train, validation = subject.network, subject.train, subject.validation
@@ -180,16 +152,6 @@ def _inputs(images: np.ndarray, preprocessing: str) -> np.ndarray:
     return pretrained.preprocess(images, preprocessing) if images.dtype == np.uint8 else images.astype(np.float32)
 
 
-def perturbed_test(splits: Splits) -> np.ndarray:
-    """The test images under the published perturbation: drawn once, kept, the same for every model."""
-    target = files.home() / "images" / f"{splits.fingerprint}-perturbed.npy"
-    with files.once(target) as missing:
-        if missing:
-            with files.replacing(target) as temporary:
-                np.save(temporary, perturb.published(splits.test.images))
-    return np.load(target, mmap_mode="r")
-
-
 def predict(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb", batch_size: int = 64) -> Any:
     """Class probabilities float32 (N, classes) of uint8 ``images`` (N, H, W, 3), or of features, float16 (N, ...).
 
@@ -203,7 +165,7 @@ def predict(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb", 
 def _save(
     folder: Path,
     model: keras.Model,
-    subject: _Subject,
+    subject: Subject,
     spec: Spec,
     splits: Splits,
     history: pd.DataFrame,

@@ -57,12 +57,13 @@ def test_runs_in_the_smoke_profile(chapter, tmp_path, monkeypatch):
     notebook = execute(chapter, tmp_path, **config.chapter_parameters("smoke", chapter))
     small = json.loads(record.read_text())
     assert small["chapter"] == chapter
-    for model in config.MODELS.get(chapter, ()):
+    for model in (config.MODELS | config.BESIDE).get(chapter, ()):
         assert any(name.startswith(f"{model}-") for name in small["runs"])
     pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
     assert len(pictures) >= 3
     text = "".join(str(o.get("data", {}).get("text/html", "")) for c in notebook.cells for o in c.get("outputs", []))
-    assert "합성 이미지로 만들었습니다" in text
+    demonstrates = config.CHAPTERS[chapter].model_fields["data"].default == "synthetic"
+    assert ("합성 이미지로 만들었습니다" if demonstrates else "실제 이미지로 실행했습니다") in text
     assert str(Path.home()) not in text
 
 

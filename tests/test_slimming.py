@@ -246,3 +246,20 @@ def test_a_plan_that_empties_a_layer_is_refused():
     plan = rows.loc[rows.index.repeat(6)].assign(layer="first", channel=range(6))
     with pytest.raises(ValueError, match="second would lose all of its inputs"):
         slimming.apply(model, plan)
+
+
+@pytest.mark.parametrize("name", ["rice_nano", "resnet_preact_small", "mobilenet_small"])
+def test_folding_changes_no_output_and_leaves_no_normalisation_that_could_go(name):
+    grey = models.architecture(name).input_shape[-1] == 1
+    model = models.build(name, (32, 32, 1 if grey else 3))
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, L.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    images = rng.random((4, *model.input_shape[1:]), np.float32)
+    folded = slimming.fold(model)
+    np.testing.assert_allclose(folded.predict_on_batch(images), model.predict_on_batch(images), atol=1e-5)
+    assert folded.count_params() < model.count_params()
+    assert flops.count(folded).total < flops.count(model).total
+    if name != "resnet_preact_small":  # there, normalisation comes before the convolution
+        assert not any(isinstance(layer, L.BatchNormalization) for layer in folded.layers)

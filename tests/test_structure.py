@@ -12,10 +12,33 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # a module imports from rows below its own, or from its own row to the left
     ["__main__", "book", "editions"],
-    ["background", "conclusion", "dataset", "deadcharts", "designcharts", "show"],
-    ["claims", "comparison", "charts", "errata", "ledger", "page", "plots", "study"],
-    ["training", "checkpoint", "dead", "generalisation", "audit", "baseline", "shortcuts"],
-    ["features", "gradients", "runs", "data", "corruptions", "perturb", "evaluation", "activations"],
+    [
+        "background",
+        "catalogue",
+        "cataloguecharts",
+        "conclusion",
+        "dataset",
+        "deadcharts",
+        "depth",
+        "designcharts",
+        "selection",
+        "show",
+    ],
+    ["unitcosts", "claims", "comparison", "charts", "errata", "ledger", "page", "plots", "study"],
+    ["training", "subjects", "checkpoint", "dead", "generalisation", "audit", "baseline", "shortcuts"],
+    [
+        "slimming",
+        "surgery",
+        "channels",
+        "features",
+        "gradients",
+        "runs",
+        "data",
+        "corruptions",
+        "perturb",
+        "evaluation",
+        "activations",
+    ],
     ["designs", "models", "flops", "arrays", "sources", "grains", "config", "files"],
 ]
 RANK = {name: number for number, row in enumerate(LAYERS) for name in row}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from riceutils import checkpoint, config, generalisation, models, runs, study, training
+from riceutils import checkpoint, config, generalisation, runs, study, training
 from riceutils.models import pretrained
 
 

@@ -110,6 +110,7 @@ def initialise(model: keras.Model, initializer: str, seed: int) -> None:
 
 
 from riceutils.models import classics as _classics  # noqa: E402, F401
+from riceutils.models import nano as _nano  # noqa: E402, F401
 from riceutils.models import pretrained  # noqa: E402
 from riceutils.models import study as _study  # noqa: E402, F401  (these register their models)
 from riceutils.models import transfer as _transfer  # noqa: E402, F401

@@ -1,0 +1,80 @@
+"""Charts of :mod:`riceutils.catalogue`; each function returns ``(figure, table)``, as in :mod:`riceutils.plots`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from riceutils import catalogue
+from riceutils.comparison import front, place_names
+from riceutils.plots import PALETTE, Chart, figure
+
+GROUPS = {  # of the time line: words, marker, colour, size
+    "history": ("as first published", "o", "0.45", 5),
+    "source": ("variant of a source", "D", PALETTE[4], 5),
+    "study": ("the study's heavy models", "s", PALETTE[0], 6),
+    "light": ("the study's light models", "*", PALETTE[1], 10),
+    "book": ("set beside them here", "^", PALETTE[2], 6),
+}
+
+
+def timeline() -> Chart:
+    """Parameters (above) and FLOPs (below) of all architectures against their year, both on log axes.
+
+    Architectures of one year stand side by side in the order of their values.
+    """
+    table = catalogue.years().join(catalogue.costs(), validate="1:1").rename_axis("model").reset_index()
+    canvas, axes = figure(10.5, 2, 1, sharex=True)
+    for axis, quantity in zip(axes[:, 0], ("parameters", "FLOPs"), strict=True):
+        nth = table.groupby("year")[quantity].rank(method="first") - 1
+        among = table.groupby("year")["model"].transform("size")
+        x = table["year"] + (nth - (among - 1) / 2) * np.minimum(0.12, 0.8 / among)
+        for group, (words, marker, color, size) in GROUPS.items():
+            rows = table["group"] == group
+            axis.plot(x[rows], table[quantity][rows], marker, ms=size, color=color, label=words)
+        axis.set(yscale="log", ylabel=f"{quantity} (log)")
+        axis.margins(0.06)
+        place_names(axis, pd.DataFrame({"x": x, "y": table[quantity], "name": table["name"]}), [])
+    axes[1, 0].set_xlabel("year")
+    canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    return canvas, table[["model", "year", "image size", "parameters", "FLOPs"]]
+
+
+def accuracy() -> Chart:
+    """The deck's top-1 accuracy against the FLOPs computed here (log axis), with the Pareto front."""
+    table = (
+        catalogue.deck()[["top1_percent"]]
+        .join(catalogue.costs()[["FLOPs", "parameters"]])
+        .rename_axis("model")
+        .reset_index()
+    )
+    table = table.rename(columns={"top1_percent": "accuracy"})
+    best = front(table, "FLOPs")
+    canvas, axes = figure(4.8)
+    axis = axes[0, 0]
+    area = 400 * np.sqrt(table["parameters"] / table["parameters"].max())
+    axis.scatter(table["FLOPs"] / 1e9, table["accuracy"], s=area, color=PALETTE[0], alpha=0.35, linewidths=0)
+    axis.plot(table["FLOPs"] / 1e9, table["accuracy"], "o", ms=4, color=PALETTE[0])
+    axis.step(best["FLOPs"] / 1e9, best["accuracy"], where="post", color=PALETTE[1], label="Pareto front")
+    axis.set(xscale="log", xlabel="GFLOPs (log); area: parameters (square root)", ylabel="published top-1 accuracy, %")
+    axis.margins(0.09)
+    axis.legend(loc="lower right", fontsize=8)
+    place_names(axis, table.assign(x=table["FLOPs"] / 1e9)[["x", "accuracy", "model"]], [])
+    per = (table["accuracy"] / (table["FLOPs"] / 1e9)).round(1)
+    content = {"model": table["model"], "top-1, %": table["accuracy"], "GFLOPs": (table["FLOPs"] / 1e9).round(2)}
+    marked = table["model"].isin(best["model"])
+    return canvas, pd.DataFrame(content | {"top-1 per GFLOP": per, "Pareto front": marked})
+
+
+def latencies(table: pd.DataFrame) -> Chart:
+    """Times of :func:`riceutils.catalogue.latency` against FLOPs (left) and the deck's milliseconds (right)."""
+    canvas, axes = figure(4.0, 1, 2, sharey=True)
+    spread = [table["median, ms"] - table["5 %, ms"], table["95 %, ms"] - table["median, ms"]]
+    for axis, x in zip(axes[0], (table["FLOPs"] / 1e9, table["published, ms"]), strict=True):
+        axis.errorbar(x, table["median, ms"], yerr=spread, fmt="o", ms=5, elinewidth=1, color=PALETTE[0])
+        axis.set(xscale="log", yscale="log")
+        axis.margins(0.15)
+        place_names(axis, pd.DataFrame({"x": x, "y": table["median, ms"], "model": table["model"]}), [])
+    axes[0, 0].set(xlabel="GFLOPs (log)", ylabel="ms per image, median, 5 to 95 % (log)")
+    axes[0, 1].set(xlabel="published ms per step on a CPU (log)")
+    return canvas, table

@@ -1,0 +1,79 @@
+"""Trainings of the background chapters: declared once, kept apart from the study's, shown as missing when they are."""
+
+import pytest
+
+from riceutils import background, models, runs, study, training
+from riceutils.config import BackgroundParameters, ParameterError, TrainingParameters
+from riceutils.runs import Spec
+
+
+def parameters(**changes):
+    return BackgroundParameters(batch_size=8, patience=5, time_limit=0, images_per_class=[4, 2, 3], epochs=1, **changes)
+
+
+def test_every_declared_training_names_an_architecture_and_its_options():
+    for name, entry in background.declared().items():
+        assert entry["model"] in models.names(), name
+        assert set(entry) <= {"model", "data", "options", "seeds", *BackgroundParameters.model_fields, "weights"}, name
+
+
+def test_an_unknown_training_names_the_known():
+    with pytest.raises(ParameterError, match=r"Unknown training 'lenet'\. Trainings: lenet5"):
+        background.reference("lenet")
+
+
+def test_a_reference_training_is_committed_without_its_predictions(tmp_path, monkeypatch):
+    entry = {"model": "lenet5", "data": "digits", "image_size": 32, "images_per_class": [4, 2, 3], "epochs": 1}
+    common = {"batch_size": 8, "patience": 9, "learning_rate": 0.001, "seeds": [0, 1]}
+    monkeypatch.setattr(background, "declared", lambda: {"little": common | entry})
+    monkeypatch.setattr(background, "RESULTS", tmp_path / "results")
+    made = background.reference("little")
+    assert [run.spec.seed for run in background.committed("little")] == [0, 1]
+    assert not list(tmp_path.rglob("predictions.npz"))
+    assert [run.folder.parent.name for run in made] == ["runs", "runs"]
+    table = background.table({"little": made[0], "never": []}, {"little": "0.99"})
+    assert table["parameters"].tolist() == [61_706, ""]
+    assert table["reference"].tolist()[1] == "not measured yet"
+    assert "(" in table["reference"][0]
+    assert table["seeds"].tolist() == [2, ""]
+
+
+def test_grey_networks_see_one_channel_and_options_are_part_of_the_run():
+    splits = study.load(parameters(image_size=28), progress=False)
+    plain = background.run("resnet_preact_small", parameters(image_size=28), splits, units=1, skip=False)
+    residual = background.run("resnet_preact_small", parameters(image_size=28), splits, units=1)
+    assert plain.spec.preprocessing == "grey"
+    assert plain.model().input_shape == (None, 28, 28, 1)
+    assert plain.name != residual.name
+    assert residual.record["parameters"] > plain.record["parameters"]
+
+
+def test_copies_multiply_the_training_images_and_the_seed_does_not_draw_them():
+    loaded = study.load(TrainingParameters(
+        batch_size=8, patience=5, time_limit=0, data="synthetic", image_size=64, images_per_class=[4, 2, 3], epochs=2
+    ), progress=False)  # fmt: skip
+    spec = Spec(
+        model="rice_nano", data=loaded.fingerprint, image_size=64, classes=5, epochs=2, batch_size=8,
+        learning_rate=1e-3, patience=5, seed=0, copies=2, schedule="cosine", options={"pool": 4},
+    )  # fmt: skip
+    run = training.train_or_load(spec, loaded, progress=False)
+    assert run.record["features_reused"]
+    assert not run.spec.standard
+    from riceutils import subjects
+
+    subject = subjects.prepare(training.new_model(spec), spec, loaded, progress=False)
+    other = subjects.prepare(training.new_model(spec), spec.model_copy(update={"seed": 1}), loaded, progress=False)
+    assert len(subject.train) == 3 * len(loaded.train)
+    assert len(subject.validation) == 2 * len(loaded.validation)
+    assert (subject.train.images == other.train.images).all()
+    assert runs.find(spec) is not None
+
+
+def test_copies_need_a_network_that_shrinks_its_images():
+    loaded = study.load(parameters(data="synthetic"), progress=False)
+    spec = Spec(
+        model="cnn_light", data=loaded.fingerprint, image_size=32, classes=5, epochs=1, batch_size=8,
+        learning_rate=1e-3, patience=5, seed=0, copies=2,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"cnn_light: copies are for networks that shrink.*Use augment instead"):
+        training.train_or_load(spec, loaded, progress=False)
