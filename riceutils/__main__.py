@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
-from riceutils import config, files
+from riceutils import commands, config, files
 
 
 class _Commands(click.Group):
@@ -56,7 +55,7 @@ def run(
         for name in [chapter] if chapter in config.CHAPTERS else config.CHAPTERS:
             click.echo(f"\nParameters of {name}:\n{config.listing(name)}")
         return
-    values = config.chapter_parameters(profile, chapter) | {name: _value(text) for name, text in overrides}
+    values = config.chapter_parameters(profile, chapter) | {name: commands.value(text) for name, text in overrides}
     parameters = config.check(chapter, values)
     target = out or Path(f"{chapter}.out.ipynb")
     for path in filter(None, (target, html)):
@@ -70,17 +69,6 @@ def run(
         page, _ = HTMLExporter(embed_images=True).from_filename(str(target))
         files.write_text(html, page)
         click.echo(f"Page: {html}")
-
-
-def _value(text: str) -> Any:
-    """A parameter from the command line, read as YAML; ``1e-3``, which YAML takes for text, is a number."""
-    value = yaml.safe_load(text)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _forecast(chapter: str, parameters: config.DataParameters) -> str:
@@ -111,74 +99,6 @@ def _execute(chapter: str, parameters: dict[str, Any], target: Path) -> None:
             )
         except papermill.PapermillExecutionError as error:
             raise click.ClickException(f"{chapter}, cell {error.exec_count}: {error.ename}: {error.evalue}") from error
-
-
-@main.command()
-@click.argument("models", nargs=-1, required=True)
-@click.option("--profile", default="reference", show_default=True, help="Profile that gives the parameters.")
-@click.option("--data", help="Images, in place of the profile's: synthetic, kaggle, a folder or a zip.")
-@click.option("--seed", "seeds", type=int, multiple=True, default=[0], show_default=True, help="May be repeated.")
-@click.option("-p", "overrides", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter; may be repeated.")
-@click.option("--commit", is_flag=True, help="Copy figures, and weights under 1 MB, into the reference results.")
-def train(
-    models: Sequence[str],
-    profile: str,
-    data: str | None,
-    seeds: Sequence[int],
-    overrides: Sequence[tuple[str, str]],
-    commit: bool,
-) -> None:
-    """Train MODELS as a profile says; runs that are finished are loaded, interrupted ones resumed."""
-    from riceutils import runs, study
-
-    wanted = []
-    for model in models:  # all checked before the first is trained
-        base = config.training_parameters(profile, model, data).model_dump()
-        changed = base | {name: _value(text) for name, text in overrides}
-        wanted += [(model, config.check(config.CHAPTER_OF[model], changed | {"seed": seed})) for seed in seeds]
-    for model, parameters in wanted:
-        result = study.run(model, parameters)
-        metrics = {which: f"{figures['value']:.4f}" for which, figures in result.record["metrics"].items()}
-        click.echo(f"{result.name}: {result.record['stopped']} after {len(result.history)} epochs, {metrics}")
-        if commit:
-            click.echo(f"Reference result: {runs.commit(result).name}")
-
-
-@main.command()
-@click.argument("names", nargs=-1, required=True, metavar="TRAINING...")
-@click.option("--data", help="Images, in place of the data set that the training names: an .npz file, a folder or zip.")
-def background(names: Sequence[str], data: str | None) -> None:
-    """Train what the background chapters report on real images (resources/background.yml) and commit the figures."""
-    from riceutils import background
-
-    if unknown := set(names) - set(background.declared()):
-        raise click.ClickException(f"Unknown: {', '.join(unknown)}. Trainings: {', '.join(background.declared())}.")
-    for name in names:
-        for run in background.reference(name, data):
-            click.echo(f"{name}, seed {run.spec.seed}: {run.record['stopped']}, {run.record['metrics']['clean']}")
-
-
-@main.command()
-@click.argument("names", nargs=-1, required=True, metavar="RUN...")
-@click.option("--profile", default="reference", show_default=True, help="Profile of the runs' images.")
-@click.option("--data", help="Images, in place of the profile's: synthetic, kaggle, a folder or a zip.")
-@click.option("--images", default=600, show_default=True, type=click.IntRange(1), help="Test images, at most.")
-@click.option("--commit", is_flag=True, help="Copy the tables into the reference results.")
-def generalise(names: Sequence[str], profile: str, data: str | None, images: int, commit: bool) -> None:
-    """Measure how RUN... (names of models, runs or reference results) stand each perturbation and corruption alone."""
-    from riceutils import runs, study
-
-    chosen = [runs.resolve(name) for name in names]
-    chosen = [runs.find(run.spec) or run for run in chosen]  # the cache has the weights that are not shipped
-    parameters = config.DataParameters(**config.chapter_parameters(profile, "01_dataset", data))
-    study.generalise(chosen, study.load(parameters), images)
-    for run in chosen:
-        table = run.generalisation
-        assert table is not None
-        accuracy = table.groupby(["kind", "name"], sort=False)["accuracy"].mean()
-        click.echo(f"{run.name}: " + ", ".join(f"{name} {share:.3f}" for (_, name), share in accuracy.items()))
-        if commit:
-            runs.commit(run)
 
 
 @main.command()
@@ -265,6 +185,10 @@ def measure(source: str, commit: bool) -> None:
         click.echo(f"\n{name}\n{table.to_string()}")
     if commit:
         dataset.write(tables, dataset.REFERENCE)
+
+
+for _command in (commands.train, commands.generalise, commands.background, commands.slim):
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

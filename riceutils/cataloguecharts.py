@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
+from itertools import pairwise
+
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from riceutils import catalogue
 from riceutils.comparison import front, place_names
@@ -21,21 +23,23 @@ GROUPS = {  # of the time line: words, marker, colour, size
 def timeline() -> Chart:
     """Parameters (above) and FLOPs (below) of all architectures against their year, both on log axes.
 
-    Architectures of one year stand side by side in the order of their values.
+    Only years that brought one have a place; architectures of one year stand side by side in the order of their
+    values.
     """
     table = catalogue.years().join(catalogue.costs(), validate="1:1").rename_axis("model").reset_index()
+    years = sorted(table["year"].unique())
     canvas, axes = figure(10.5, 2, 1, sharex=True)
     for axis, quantity in zip(axes[:, 0], ("parameters", "FLOPs"), strict=True):
         nth = table.groupby("year")[quantity].rank(method="first") - 1
         among = table.groupby("year")["model"].transform("size")
-        x = table["year"] + (nth - (among - 1) / 2) * np.minimum(0.12, 0.8 / among)
+        x = table["year"].map(years.index) + (nth - (among - 1) / 2) * 0.6 / among
         for group, (words, marker, color, size) in GROUPS.items():
             rows = table["group"] == group
             axis.plot(x[rows], table[quantity][rows], marker, ms=size, color=color, label=words)
         axis.set(yscale="log", ylabel=f"{quantity} (log)")
         axis.margins(0.06)
         place_names(axis, pd.DataFrame({"x": x, "y": table[quantity], "name": table["name"]}), [])
-    axes[1, 0].set_xlabel("year")
+    axes[1, 0].set(xlabel="year (those between have no entry)", xticks=range(len(years)), xticklabels=years)
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     return canvas, table[["model", "year", "image size", "parameters", "FLOPs"]]
 
@@ -52,14 +56,16 @@ def accuracy() -> Chart:
     best = front(table, "FLOPs")
     canvas, axes = figure(4.8)
     axis = axes[0, 0]
-    area = 400 * np.sqrt(table["parameters"] / table["parameters"].max())
+    area = 900 * table["parameters"] / table["parameters"].max()
     axis.scatter(table["FLOPs"] / 1e9, table["accuracy"], s=area, color=PALETTE[0], alpha=0.35, linewidths=0)
     axis.plot(table["FLOPs"] / 1e9, table["accuracy"], "o", ms=4, color=PALETTE[0])
     axis.step(best["FLOPs"] / 1e9, best["accuracy"], where="post", color=PALETTE[1], label="Pareto front")
-    axis.set(xscale="log", xlabel="GFLOPs (log); area: parameters (square root)", ylabel="published top-1 accuracy, %")
+    axis.set(xscale="log", xlabel="GFLOPs (log); area: parameters", ylabel="published top-1 accuracy, %")
     axis.margins(0.09)
     axis.legend(loc="lower right", fontsize=8)
-    place_names(axis, table.assign(x=table["FLOPs"] / 1e9)[["x", "accuracy", "model"]], [])
+    steps = list(pairwise((best[["FLOPs", "accuracy"]] / (1e9, 1)).to_numpy()))
+    lines = [(x, y, after, y) for (x, y), (after, _) in steps] + [(x, y, x, up) for (_, y), (x, up) in steps]
+    place_names(axis, table.assign(x=table["FLOPs"] / 1e9)[["x", "accuracy", "model"]], lines)
     per = (table["accuracy"] / (table["FLOPs"] / 1e9)).round(1)
     content = {"model": table["model"], "top-1, %": table["accuracy"], "GFLOPs": (table["FLOPs"] / 1e9).round(2)}
     marked = table["model"].isin(best["model"])
@@ -73,6 +79,10 @@ def latencies(table: pd.DataFrame) -> Chart:
     for axis, x in zip(axes[0], (table["FLOPs"] / 1e9, table["published, ms"]), strict=True):
         axis.errorbar(x, table["median, ms"], yerr=spread, fmt="o", ms=5, elinewidth=1, color=PALETTE[0])
         axis.set(xscale="log", yscale="log")
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            side.set_major_formatter("{x:g}")
+            side.set_minor_formatter(NullFormatter())
         axis.margins(0.15)
         place_names(axis, pd.DataFrame({"x": x, "y": table["median, ms"], "model": table["model"]}), [])
     axes[0, 0].set(xlabel="GFLOPs (log)", ylabel="ms per image, median, 5 to 95 % (log)")

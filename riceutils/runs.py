@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 TRAINING_VERSION = 1  # raise by hand when training changes meaning: older runs are then not used any more
 REFERENCE = files.PACKAGE / "results" / "reference"
 WEIGHTS = "model.weights.h5"
+ARCHITECTURE = "architecture.json"  # of networks that no registry knows: what slimming has left of another
 GENERALISATION = "generalisation.csv"
 COMMITTED_WEIGHTS = 1_000_000  # bytes; heavier weights stay in the cache
 PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn")
@@ -57,6 +58,7 @@ class Spec(BaseModel):
     options: dict[str, Any] = {}  # of the architecture
     copies: int = 0  # perturbed copies of each training image, drawn once
     schedule: str = "constant"  # of the learning rate: constant, or cosine to 0 over all epochs
+    slim: dict[str, Any] = {}  # how it was cut from another network (see riceutils.slimmed); empty: it was not
 
     @property
     def key(self) -> str:
@@ -74,7 +76,7 @@ class Spec(BaseModel):
     @property
     def standard(self) -> bool:
         """Whether this is a run that stands for its architecture: no augmentation, pixels as its weights expect."""
-        return not (self.augment or self.copies or self.unexpected_pixels)
+        return not (self.augment or self.copies or self.slim or self.unexpected_pixels)
 
     @property
     def unexpected_pixels(self) -> bool:
@@ -148,6 +150,12 @@ class Run:
             raise FileNotFoundError(f"The weights of {self.name} were too large to be shipped. Train it to have them.")
         spec = self.spec
         path = str(self.folder / WEIGHTS)
+        if (architecture := self.folder / ARCHITECTURE).exists():
+            import keras
+
+            model = keras.models.model_from_json(architecture.read_text(encoding="utf-8"))
+            model.load_weights(path)
+            return model
         return models.build(spec.model, spec.input_shape, spec.classes, path, **spec.options)
 
 
@@ -201,7 +209,7 @@ def resolve(name: str) -> Run:
     for folder in (Path(name), files.home() / "runs" / name, REFERENCE / name):
         if (folder / "record.json").exists():
             return Run(folder)
-    known = sorted({run.folder.name for run in references()} | {p.name for p in (files.home() / "runs").glob("*-*")})
+    known = sorted({run.folder.name for run in references()} | {p.name for p in (files.home() / "runs").glob("[!.]*-*")})
     raise ValueError(
         f"No model or run {name!r}. Models: {', '.join(models.names())}. Runs: {', '.join(known) or 'none'}."
     )

@@ -62,7 +62,8 @@ def source(model: str) -> None:
     """Display the source of a model's function, with the helpers that it uses, read from the library."""
     from riceutils import models
 
-    wanted, seen = [models.architecture(model).function], []
+    wanted: list[Any] = [models.architecture(model).function]
+    seen: list[Any] = []
     while wanted:
         current = wanted.pop(0)
         if current not in seen:

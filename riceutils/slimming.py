@@ -15,6 +15,7 @@ import pandas as pd
 
 from riceutils import activations, flops
 from riceutils.channels import MAKERS, Channels, follow
+from riceutils.channels import UnsupportedLayer as UnsupportedLayer
 from riceutils.models import pretrained
 from riceutils.surgery import apply as apply
 from riceutils.surgery import fold as fold

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,20 @@ TIMED = 64  # test images that the time per image is taken from
 
 
 def train_or_load(
-    spec: Spec, splits: Splits, *, tensorboard: str = "", progress: bool = True, reuse: bool = True
+    spec: Spec,
+    splits: Splits,
+    *,
+    start: Callable[[], keras.Model] | None = None,
+    tensorboard: str = "",
+    progress: bool = True,
+    reuse: bool = True,
 ) -> Run:
     """Return the run of ``spec``: loaded if it is in the cache, else resumed or trained, measured and saved.
 
     Protocol: Adam, categorical cross-entropy, early stopping on validation loss that restores the best epoch's
     weights. Layers that are frozen are computed once if ``reuse`` (see :mod:`riceutils.features`), unless the images
-    change from epoch to epoch. ``tensorboard`` is a log folder, or "" for none. Raises ``TrainingError`` when the
+    change from epoch to epoch. ``start`` builds the network, weights included, of a spec that the registry can't build.
+    ``tensorboard`` is a log folder, or "" for none. Raises ``TrainingError`` when the
     loss is no longer finite, ``ValueError`` when the spec does not fit the data.
     """
     if (spec.data, spec.classes) != (splits.fingerprint, len(splits.classes)):
@@ -47,7 +56,7 @@ def train_or_load(
     with FileLock(state.with_suffix(".lock")):  # a second process waits, then loads
         finished = runs.find(spec)
         if finished is None:
-            model = new_model(spec)
+            model = new_model(spec, start)
             subject = subjects.prepare(model, spec, splits, reuse and not spec.augment, progress)
             _compile(subject.network, spec, len(subject.train))
             history, stopped, share = _fit(subject, spec, state, tensorboard, progress)
@@ -57,10 +66,11 @@ def train_or_load(
     return finished
 
 
-def new_model(spec: Spec) -> keras.Model:
+def new_model(spec: Spec, start: Callable[[], keras.Model] | None = None) -> keras.Model:
     """A freshly initialised, compiled model; its weights depend on the spec's seed and pretrained weights only."""
     keras.utils.set_random_seed(spec.seed)
-    model = models.build(spec.model, spec.input_shape, spec.classes, spec.weights, **spec.options)
+    build = start or partial(models.build, spec.model, spec.input_shape, spec.classes, spec.weights, **spec.options)
+    model = build()
     if spec.initializer != Spec.model_fields["initializer"].default:
         models.initialise(model, spec.initializer, spec.seed)
     _compile(model, spec)
@@ -183,6 +193,7 @@ def _save(
     seconds = time.perf_counter() - start
     filters = activations.measure(model, splits.test.images, spec.preprocessing)
     best = int(history["val_loss"].to_numpy().argmin())
+    known = None if spec.slim else models.build(spec.model, classes=spec.classes, **spec.options)
     metrics = {
         name: vars(evaluation.accuracy(p, labels)) | {"loss": evaluation.loss(p, labels)}
         for name, p in probabilities.items()
@@ -199,7 +210,7 @@ def _save(
         },
         "parameters": model.count_params(),
         "trainable_parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
-        "flops": flops.count(models.build(spec.model, classes=spec.classes, **spec.options)).total,
+        "flops": flops.count(known or model).total,  # at the architecture's own size; of a slimmed one, at the run's
         "best_epoch": best + 1,
         "stopped": stopped,
         "gradient_share": gradient_share,
@@ -215,7 +226,9 @@ def _save(
         filters.to_csv(temporary / "filters.csv", index=False, float_format="%.6g")
         np.savez_compressed(temporary / "predictions.npz", labels=labels, **probabilities)
         # Saved without the optimiser's memory.
-        bare = models.build(spec.model, spec.input_shape, spec.classes, **spec.options)
+        bare = keras.models.clone_model(model)
+        if spec.slim:
+            files.write_text(temporary / runs.ARCHITECTURE, bare.to_json())
         bare.set_weights(model.get_weights())
         bare.save_weights(temporary / runs.WEIGHTS)
         files.write_json(temporary / "record.json", record)

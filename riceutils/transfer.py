@@ -68,10 +68,15 @@ def scores() -> Chart:
 
 
 def parts() -> pd.DataFrame:
-    """Where the parameters lie, for every transfer model: model, layer (``trunk``, or one of the head), parameters."""
+    """Where the parameters lie: model, layer (``trunk``, or one of the head), parameters.
+
+    A model that is trained as a whole has the same ones as that of which the head alone is trained, and is left out.
+    """
     rows: list[tuple[str, str, int]] = []
     for backbone in ("vgg16", "resnet50", "mobilenetv3"):
-        for name in background.transfer_models(backbone).values():
+        for label, name in background.transfer_models(backbone).items():
+            if label == "all layers":
+                continue
             network = models.build(name)
             behind = [layer.name for layer in network.layers].index("average")
             head = [(name, layer.name, layer.count_params()) for layer in network.layers[behind:] if layer.weights]

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # a module imports from rows below its own, or from its own row to the left
-    ["__main__", "book", "editions"],
+    ["__main__", "commands", "book", "editions"],
     [
         "background",
         "catalogue",
@@ -25,7 +25,7 @@ LAYERS = [  # a module imports from rows below its own, or from its own row to t
         "show",
     ],
     ["unitcosts", "claims", "comparison", "charts", "errata", "ledger", "page", "plots", "study"],
-    ["training", "subjects", "checkpoint", "dead", "generalisation", "audit", "baseline", "shortcuts"],
+    ["slimmed", "training", "subjects", "checkpoint", "dead", "generalisation", "audit", "baseline", "shortcuts"],
     [
         "slimming",
         "surgery",

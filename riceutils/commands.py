@@ -1,0 +1,141 @@
+"""Commands that train: the reference results, and lighter networks from finished ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from riceutils import config
+
+
+def value(text: str) -> Any:
+    """A parameter from the command line, read as YAML; ``1e-3``, which YAML takes for text, is a number."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True)
+@click.option("--profile", default="reference", show_default=True, help="Profile that gives the parameters.")
+@click.option("--data", help="Images, in place of the profile's: synthetic, kaggle, a folder or a zip.")
+@click.option("--seed", "seeds", type=int, multiple=True, default=[0], show_default=True, help="May be repeated.")
+@click.option("-p", "overrides", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter; may be repeated.")
+@click.option("--commit", is_flag=True, help="Copy figures, and weights under 1 MB, into the reference results.")
+def train(
+    models: Sequence[str],
+    profile: str,
+    data: str | None,
+    seeds: Sequence[int],
+    overrides: Sequence[tuple[str, str]],
+    commit: bool,
+) -> None:
+    """Train MODELS as a profile says; runs that are finished are loaded, interrupted ones resumed."""
+    from riceutils import runs, study
+
+    wanted = []
+    for model in models:  # all checked before the first is trained
+        base = config.training_parameters(profile, model, data).model_dump()
+        changed = base | {name: value(text) for name, text in overrides}
+        wanted += [(model, config.check(config.CHAPTER_OF[model], changed | {"seed": seed})) for seed in seeds]
+    for model, parameters in wanted:
+        result = study.run(model, parameters)
+        metrics = {which: f"{figures['value']:.4f}" for which, figures in result.record["metrics"].items()}
+        click.echo(f"{result.name}: {result.record['stopped']} after {len(result.history)} epochs, {metrics}")
+        if commit:
+            click.echo(f"Reference result: {runs.commit(result).name}")
+
+
+@click.command()
+@click.argument("source", metavar="RUN_OR_KERAS_FILE")
+@click.option("--criterion", default="apoz", show_default=True, help="dead, apoz, l1 or random.")
+@click.option("--budget", help="What stays: flops=SHARE or parameters=SHARE; none for dead.")
+@click.option("--epochs", default=5, show_default=True, type=click.IntRange(1), help="Of training after the cut.")
+@click.option("--data", default="synthetic", show_default=True, help="Images: synthetic, kaggle, a folder or a zip.")
+@click.option("--images-per-class", default="200,50,100", show_default=True, help="Train, validation, test.")
+@click.option("--images", default=500, show_default=True, type=click.IntRange(1), help="Training images to measure on.")
+@click.option(
+    "--preprocessing", default="rgb", show_default=True, help="Of a .keras file's images: rgb, caffe, raw, grey."
+)
+@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--scratch", is_flag=True, help="Start the small network from fresh weights, to compare.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write the slimmed network to a .keras file, too.")
+def slim(
+    source: str,
+    criterion: str,
+    budget: str | None,
+    epochs: int,
+    data: str,
+    images_per_class: str,
+    images: int,
+    preprocessing: str,
+    seed: int,
+    scratch: bool,
+    save: Path | None,
+) -> None:
+    """Remove filters of RUN_OR_KERAS_FILE, train what is left, and print both networks' figures."""
+    from riceutils import data as loading
+    from riceutils import flops, runs, slimmed
+
+    kind, _, share = (budget or "").partition("=")
+    try:
+        wanted = {kind: float(share)} if budget else None
+        counts = [int(number) for number in images_per_class.split(",")]
+    except ValueError:
+        raise click.ClickException("Give --budget as flops=0.5 and --images-per-class as 200,50,100.") from None
+    parent = slimmed.parent(source if source.endswith(".keras") else runs.resolve(source), preprocessing)
+    splits = loading.load(data, parent.network.input_shape[1], counts)
+    options: dict[str, Any] = {"epochs": epochs, "images": images, "seed": seed, "scratch": scratch}
+    run = slimmed.slim(parent, splits, criterion, wanted, **options)
+    for name, network in ((source, parent.network), (run.name, run.model())):
+        click.echo(f"{name}: {network.count_params():,} parameters, {flops.count(network).total / 1e6:,.2f} MFLOPs")
+    metrics = {which: f"{figures['value']:.4f}" for which, figures in run.record["metrics"].items()}
+    click.echo(f"{run.name}: {metrics}")
+    if save:
+        run.model().save(save)
+        click.echo(f"Saved as {save}")
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="TRAINING...")
+@click.option("--data", help="Images, in place of the data set that the training names: an .npz file, a folder or zip.")
+def background(names: Sequence[str], data: str | None) -> None:
+    """Train what the background chapters report on real images (resources/background.yml) and commit the figures."""
+    from riceutils import background
+
+    if unknown := set(names) - set(background.declared()):
+        raise click.ClickException(f"Unknown: {', '.join(unknown)}. Trainings: {', '.join(background.declared())}.")
+    for name in names:
+        for run in background.reference(name, data):
+            click.echo(f"{name}, seed {run.spec.seed}: {run.record['stopped']}, {run.record['metrics']['clean']}")
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="RUN...")
+@click.option("--profile", default="reference", show_default=True, help="Profile of the runs' images.")
+@click.option("--data", help="Images, in place of the profile's: synthetic, kaggle, a folder or a zip.")
+@click.option("--images", default=600, show_default=True, type=click.IntRange(1), help="Test images, at most.")
+@click.option("--commit", is_flag=True, help="Copy the tables into the reference results.")
+def generalise(names: Sequence[str], profile: str, data: str | None, images: int, commit: bool) -> None:
+    """Measure how RUN... (names of models, runs or reference results) stand each perturbation and corruption alone."""
+    from riceutils import runs, study
+
+    chosen = [runs.resolve(name) for name in names]
+    chosen = [runs.find(run.spec) or run for run in chosen]  # the cache has the weights that are not shipped
+    parameters = config.DataParameters(**config.chapter_parameters(profile, "01_dataset", data))
+    study.generalise(chosen, study.load(parameters), images)
+    for run in chosen:
+        table = run.generalisation
+        assert table is not None
+        accuracy = table.groupby(["kind", "name"], sort=False)["accuracy"].mean()
+        click.echo(f"{run.name}: " + ", ".join(f"{name} {share:.3f}" for (_, name), share in accuracy.items()))
+        if commit:
+            runs.commit(run)
