@@ -88,7 +88,7 @@ def test_auto_takes_imagenet_first_then_the_file_then_hed(file, unreachable, mon
     monkeypatch.setenv(pretrained.LOCAL, str(file[0]))
     assert pretrained.resolve("auto").startswith("file ")
     pretrained._automatic.cache_clear()
-    monkeypatch.setattr(pretrained, "_keras_vgg16", lambda weights: None)  # a download that works
+    monkeypatch.setattr(pretrained, "_keras", lambda backbone, weights: None)  # a download that works
     assert pretrained.resolve("auto") == "imagenet"
 
 
