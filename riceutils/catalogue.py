@@ -85,7 +85,7 @@ def committed() -> pd.DataFrame:
 def against_deck() -> pd.DataFrame:
     """Parameters and size of the deck beside those computed, and FLOPs, a row per model.
 
-    Size is that of the weights alone at 4 bytes each, in MiB (2**20 bytes). ``differs`` names what a rounding of the
+    Size is that of the weights alone at 4 bytes each, in MiB (2**20 bytes). ``differs in`` names what a rounding of the
     computed figure does not give.
     """
     printed, computed = deck(), committed().loc[deck().index]
@@ -102,7 +102,7 @@ def against_deck() -> pd.DataFrame:
         "published size, MB": printed["size_mb"],
         "size, MiB": size.round(1),
         "GFLOPs": (computed["FLOPs"] / 1e9).round(2),
-        "differs": differs,
+        "differs in": differs,
     }
     return pd.DataFrame(content).rename_axis("model").reset_index()
 

@@ -32,13 +32,14 @@ def timeline() -> Chart:
     for axis, quantity in zip(axes[:, 0], ("parameters", "FLOPs"), strict=True):
         nth = table.groupby("year")[quantity].rank(method="first") - 1
         among = table.groupby("year")["model"].transform("size")
-        x = table["year"].map(years.index) + (nth - (among - 1) / 2) * 0.6 / among
+        x = table["year"].map(years.index) + (nth - (among - 1) / 2) * 0.7 / among
         for group, (words, marker, color, size) in GROUPS.items():
             rows = table["group"] == group
             axis.plot(x[rows], table[quantity][rows], marker, ms=size, color=color, label=words)
         axis.set(yscale="log", ylabel=f"{quantity} (log)")
         axis.margins(0.06)
-        place_names(axis, pd.DataFrame({"x": x, "y": table[quantity], "name": table["name"]}), [])
+        named = pd.DataFrame({"x": x, "y": table[quantity], "name": table["name"]})
+        place_names(axis, named, named[["x", "y", "x", "y"]].to_numpy())
     axes[1, 0].set(xlabel="year (those between have no entry)", xticks=range(len(years)), xticklabels=years)
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     return canvas, table[["model", "year", "image size", "parameters", "FLOPs"]]
@@ -65,7 +66,8 @@ def accuracy() -> Chart:
     axis.legend(loc="lower right", fontsize=8)
     steps = list(pairwise((best[["FLOPs", "accuracy"]] / (1e9, 1)).to_numpy()))
     lines = [(x, y, after, y) for (x, y), (after, _) in steps] + [(x, y, x, up) for (_, y), (x, up) in steps]
-    place_names(axis, table.assign(x=table["FLOPs"] / 1e9)[["x", "accuracy", "model"]], lines)
+    named = table.assign(x=table["FLOPs"] / 1e9)[["x", "accuracy", "model"]]
+    place_names(axis, named, [*lines, *named[["x", "accuracy", "x", "accuracy"]].to_numpy()])
     per = (table["accuracy"] / (table["FLOPs"] / 1e9)).round(1)
     content = {"model": table["model"], "top-1, %": table["accuracy"], "GFLOPs": (table["FLOPs"] / 1e9).round(2)}
     marked = table["model"].isin(best["model"])
@@ -84,7 +86,9 @@ def latencies(table: pd.DataFrame) -> Chart:
             side.set_major_formatter("{x:g}")
             side.set_minor_formatter(NullFormatter())
         axis.margins(0.15)
-        place_names(axis, pd.DataFrame({"x": x, "y": table["median, ms"], "model": table["model"]}), [])
+        bars = pd.DataFrame({"x": x, "low": table["5 %, ms"], "same": x, "high": table["95 %, ms"]})
+        named = pd.DataFrame({"x": x, "y": table["median, ms"], "model": table["model"]})
+        place_names(axis, named, bars.to_numpy())
     axes[0, 0].set(xlabel="GFLOPs (log)", ylabel="ms per image, median, 5 to 95 % (log)")
     axes[0, 1].set(xlabel="published ms per step on a CPU (log)")
     return canvas, table
