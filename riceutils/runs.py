@@ -209,7 +209,8 @@ def resolve(name: str) -> Run:
     for folder in (Path(name), files.home() / "runs" / name, REFERENCE / name):
         if (folder / "record.json").exists():
             return Run(folder)
-    known = sorted({run.folder.name for run in references()} | {p.name for p in (files.home() / "runs").glob("[!.]*-*")})
+    own = (files.home() / "runs").glob("[!.]*-*")
+    known = sorted({run.folder.name for run in references()} | {path.name for path in own})
     raise ValueError(
         f"No model or run {name!r}. Models: {', '.join(models.names())}. Runs: {', '.join(known) or 'none'}."
     )
