@@ -97,11 +97,11 @@ def against_deck() -> pd.DataFrame:
     differs = [", ".join(what for what, flags in wrong.items() if flags[name]) for name in printed.index]
     content = {
         "image size": computed["image size"],
-        "published parameters, M": printed["parameters_million"],
+        "published parameters, M": printed["parameters_million"].map("{:.1f}".format),
         "parameters": computed["parameters"],
         "published size, MB": printed["size_mb"],
-        "size, MiB": size.round(1),
-        "GFLOPs": (computed["FLOPs"] / 1e9).round(2),
+        "size, MiB": size.map("{:.1f}".format),
+        "GFLOPs": (computed["FLOPs"] / 1e9).map("{:.2f}".format),
         "differs in": differs,
     }
     return pd.DataFrame(content).rename_axis("model").reset_index()

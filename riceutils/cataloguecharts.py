@@ -39,7 +39,7 @@ def timeline() -> Chart:
         axis.set(yscale="log", ylabel=f"{quantity} (log)")
         axis.margins(0.06)
         named = pd.DataFrame({"x": x, "y": table[quantity], "name": table["name"]})
-        place_names(axis, named, named[["x", "y", "x", "y"]].to_numpy())
+        place_names(axis, named[::-1], named[["x", "y", "x", "y"]].to_numpy())  # old ones have room, and come last
     axes[1, 0].set(xlabel="year (those between have no entry)", xticks=range(len(years)), xticklabels=years)
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     return canvas, table[["model", "year", "image size", "parameters", "FLOPs"]]

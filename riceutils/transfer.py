@@ -132,16 +132,27 @@ def pixels(image: np.ndarray) -> Chart:
 
 
 def results(built: Mapping[str, Run]) -> pd.DataFrame:
-    """This build's trainings: what was trained, at which rate, whether on cached features, for how long, how well."""
+    """This build's trainings: what was trained, from which weights, how fast, on cached features or not, how well."""
     rows = []
     for label, finished in built.items():
         record, spec = finished.record, finished.spec
         reused = "yes" if record["features_reused"] else "no"
-        seconds = round(record["seconds"]["training"], 1)
+        seconds = f"{record['seconds']['training']:.1f}"
         clean = ledger.Measured(*(record["metrics"]["clean"][key] for key in ("value", "low", "high")))
         share = ledger.written(clean, "")
-        rows.append((spec.model, label, f"{spec.learning_rate:g}", len(finished.history), reused, seconds, share))
-    names = ["model", "training", "learning rate", "epochs", "cached features", "seconds", "accuracy"]
+        rows.append(
+            (
+                spec.model,
+                label,
+                spec.weights or "none",
+                f"{spec.learning_rate:g}",
+                len(finished.history),
+                reused,
+                seconds,
+                share,
+            )
+        )
+    names = ["model", "training", "weights", "learning rate", "epochs", "cached features", "seconds", "accuracy"]
     return pd.DataFrame(rows, columns=names)
 
 

@@ -23,6 +23,7 @@ LAYERS = [  # a module imports from rows below its own, or from its own row to t
         "designcharts",
         "selection",
         "show",
+        "transfer",
     ],
     ["unitcosts", "claims", "comparison", "charts", "errata", "ledger", "page", "plots", "study"],
     ["slimmed", "training", "subjects", "checkpoint", "dead", "generalisation", "audit", "baseline", "shortcuts"],

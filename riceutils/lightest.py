@@ -1,0 +1,111 @@
+"""The search for the lightest network that still knows rice: a plain grid over the family ``rice_nano``.
+
+Every candidate is trained alike, on images and perturbed copies of them, and judged on validation images; the test
+images are touched once, by the networks that were chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pandas as pd
+
+from riceutils import data, files, flops, models, runs, slimming, training
+from riceutils.data import Splits
+from riceutils.runs import Run, Spec
+
+RESULTS = files.PACKAGE / "results" / "lightest"
+POOLS = (4, 7, 8)  # 56, 32 and 28 px are left of 224
+STEMS = (4, 6, 8)
+UNITS = (  # (filters, stride) of each depthwise-separable unit
+    ((6, 2), (8, 1)),
+    ((8, 2), (12, 1)),
+    ((6, 2), (8, 1), (8, 1)),
+    ((8, 2), (12, 1), (16, 1)),
+    ((12, 2), (16, 1), (24, 1)),
+    ((12, 2), (16, 2), (24, 1)),
+    ((8, 2), (12, 2), (16, 1), (24, 1)),
+    ((12, 2), (16, 2), (24, 1), (24, 1)),
+)
+COUNTS = (3_000, 500, 1_500)  # of each class: train, validation, test
+LIMITS = {"parameters": 2_000, "FLOPs": 1_000_000}  # of what is searched, normalisation folded
+
+
+def cost(options: Mapping[str, Any], classes: int = 5) -> dict[str, int]:
+    """Parameters and FLOPs at 224×224×3, shrinking included, once normalisation is folded into the convolutions."""
+    folded = slimming.fold(models.build("rice_nano", (224, 224, 3), classes, **options))
+    return {"parameters": folded.count_params(), "FLOPs": flops.count(folded).total}
+
+
+def grid() -> list[dict[str, Any]]:
+    """The candidates within ``LIMITS``, lightest in FLOPs first."""
+    found = []
+    for pool, stem, units in product(POOLS, STEMS, UNITS):
+        options = {"pool": pool, "stem": stem, "units": [list(unit) for unit in units]}
+        spent = cost(options)
+        if all(spent[quantity] <= limit for quantity, limit in LIMITS.items()):
+            found.append((spent["FLOPs"], options))
+    return [options for _, options in sorted(found, key=lambda entry: entry[0])]
+
+
+def search(
+    splits: Splits, candidates: Sequence[Mapping[str, Any]], *, epochs: int, copies: int, progress: bool = True
+) -> pd.DataFrame:
+    """Train every candidate briefly; a row each, in the order given, with nothing known of the test images.
+
+    Columns: pool, stem, units, parameters, FLOPs, val_loss and val_accuracy of the best epoch (half of the validation
+    images perturbed), seconds. Finished trainings are in the cache and not repeated.
+    """
+    hidden = replace(splits, test=splits.validation, fingerprint=f"{splits.fingerprint}-search")
+    rows = []
+    for options in candidates:
+        run = train(hidden, options, epochs=epochs, copies=copies, progress=progress)
+        best = run.record["best"]
+        judged = {name: best[name] for name in ("val_loss", "val_accuracy")}
+        seconds = {"seconds": run.record["seconds"]["training"]}
+        rows.append({**options, "units": str(options["units"]), **cost(options), **judged, **seconds})
+    return pd.DataFrame(rows)
+
+
+def train(
+    splits: Splits, options: Mapping[str, Any], *, epochs: int, copies: int, seed: int = 0, progress: bool = True
+) -> Run:
+    """Train one network of the family on the images and ``copies`` of them, the learning rate falling to zero."""
+    spec = Spec(
+        model="rice_nano",
+        data=splits.fingerprint,
+        image_size=splits.image_size,
+        classes=len(splits.classes),
+        epochs=epochs,
+        batch_size=64,
+        learning_rate=3e-3,
+        patience=epochs,
+        seed=seed,
+        copies=copies,
+        schedule="cosine",
+        options=dict(options),
+    )
+    return training.train_or_load(spec, splits, progress=progress)
+
+
+def reference(source: str, epochs: int = 10, copies: int = 5) -> pd.DataFrame:
+    """Search on real images (15,000 to train, 2,500 to validate) and commit the table: hours, resumable."""
+    table = search(data.load(source, 224, COUNTS), grid(), epochs=epochs, copies=copies)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with files.replacing(RESULTS / "search.csv") as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
+    return table
+
+
+def finish(
+    source: str, options: Mapping[str, Any], name: str, epochs: int = 60, seeds: Sequence[int] = (0, 1, 2)
+) -> list[Run]:
+    """Train a chosen network to the end, with every seed, test it once, and commit its runs under ``name``."""
+    splits = data.load(source, 224, [3000, 500, 1500])
+    made = [train(splits, options, epochs=epochs, copies=5, seed=seed) for seed in seeds]
+    for run in made:
+        runs.commit(run, RESULTS / f"{name}-seed{run.spec.seed}")
+    return made
