@@ -124,7 +124,7 @@ def test_a_loss_that_is_no_number_stops_with_the_way_out(splits):
     spec = spec_of(splits, learning_rate=1.0)
     original = training.new_model
 
-    def poisoned(spec):
+    def poisoned(spec, start=None):
         model = original(spec)
         model.layers[1].kernel.assign(np.full(model.layers[1].kernel.shape, np.nan, np.float32))
         return model
