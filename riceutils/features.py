@@ -96,7 +96,10 @@ def load(
     ``data`` and ``side`` say which images these are, ``source`` which weights the trunk has. None when the features
     would take more than :func:`limit` or exceed float16's range, which is said; older ones make room.
     """
-    folder = files.home() / "features" / files.digest([source, preprocessing, data])
+    # A trunk of the same weights that enlarges its images first has other outputs under the same layers' names.
+    enlarged = [list(layer.size) for layer in divided.trunk.layers if type(layer).__name__ == "UpSampling2D"]
+    content = [source, preprocessing, data, *([enlarged] if enlarged else [])]
+    folder = files.home() / "features" / files.digest(content)
     target = folder / f"{side}-{_tap(divided.trunk.layers[-1])}.npy"
     if target.exists() and not _intact(target):
         print(f"The cached features {target.name} are damaged and are computed again.")

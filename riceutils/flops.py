@@ -25,7 +25,7 @@ _ACTIVATIONS = {
     "linear": 0, "relu": 0, "relu6": 0, "sigmoid": 0, "tanh": 0,
     "softmax": 5, "silu": 2, "hard_sigmoid": 2, "hard_silu": 3,
 }  # fmt: skip
-CONVENTION = "1 multiply-add = 2 FLOPs; batch 1; bias, pooling and softmax included, ReLU not"
+CONVENTION = "1 multiply-add = 2 FLOPs; batch 1; bias, pooling, normalisation and softmax included, ReLU not"
 
 
 @dataclass(frozen=True)

@@ -158,3 +158,15 @@ def test_joined_networks_give_what_each_gives_alone(splits):
         np.testing.assert_allclose(together[name], training.predict(network, splits.test.images, "caffe"), atol=1e-5)
     with pytest.raises(ValueError, match="cnn has no frozen layers"):
         features.join({"vgg16": networks["vgg16"], "cnn": models.build("cnn", (32, 32, 3))})
+
+
+def test_a_trunk_that_enlarges_its_images_has_features_of_its_own():
+    images = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    means = []
+    for enlarge in (1, 2):
+        divided = features.cut(models.build("transfer_vgg16_fc", (32, 32, 3), 5, weights="hed", enlarge=enlarge))
+        found = features.load(divided, images, "the same images", "train", "the same weights", "caffe", progress=False)
+        pixels = features.pretrained.preprocess(images, "caffe")
+        np.testing.assert_allclose(found, divided.trunk.predict_on_batch(pixels), rtol=2e-3, atol=2e-2)
+        means.append(np.asarray(found, np.float32))
+    assert not np.allclose(*means, atol=0.05)
