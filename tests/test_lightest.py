@@ -24,7 +24,7 @@ def test_a_search_knows_nothing_of_the_test_images(tmp_path):
     assert run.spec.data == splits.fingerprint
     np.testing.assert_array_equal(run.predictions["labels"], splits.test.labels)
     searched = [runs.Run(folder.parent) for folder in runs.files.home().glob("runs/rice_nano-*/record.json")]
-    hidden = [other for other in searched if other.spec.data.startswith(splits.fingerprint) and other.name != run.name]
+    hidden = [other for other in searched if other.spec.data == f"{splits.fingerprint}-search"]
     assert len(hidden) >= 2
     for other in hidden:
         np.testing.assert_array_equal(other.predictions["labels"], splits.validation.labels)
