@@ -1,4 +1,4 @@
-"""What the filters of a network do: how often they are exactly zero, on all pixels and on the grain."""
+"""What the filters of a network do: how often they fire, how strongly, on which pixels, and which do the same."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from riceutils.models import pretrained
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 BATCH = 16
+SAMPLE = 10_000  # outputs of a filter that its 99th percentile is taken from
+CONSTANT = 1e-6  # a filter that varies less, relative to its mean square, is constant: single precision sees no more
 
 
 def convolutions(model: keras.Model) -> list[keras.Layer]:
@@ -57,59 +60,122 @@ def maps(
 def measure(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") -> pd.DataFrame:
     """Measure every convolution filter on uint8 ``images`` (N, H, W, 3), in one streaming pass.
 
-    A row per filter: ``layer``, ``filter``, ``apoz`` (share of exactly zero outputs: Average Percentage of Zeros,
-    Hu et al. 2016, arXiv 1607.03250; after the activation, where that is a layer of its own), ``apoz_grain`` (the
-    same over grain pixels only), ``fires`` (share of images with at least one output above zero), ``maximum``
-    (largest output). A pixel of a map belongs to the grain if at least half of the image area that it stands for has
-    a grey value over 20.
+    A row per filter, of what its activation puts out, where that is a layer of its own:
+
+    - ``layer``, ``filter``
+    - ``apoz``: share of exactly zero outputs (Average Percentage of Zeros, Hu et al. 2016, arXiv 1607.03250)
+    - ``fires``: share of images with at least one output above zero
+    - ``maximum``, ``mean``, and ``p99``, the 99th percentile of some ``SAMPLE`` outputs drawn evenly from all images
+    - ``apoz_grain``, ``mean_grain``, ``p99_grain``: the same over grain pixels only. A pixel of a map belongs to the
+      grain if at least half of the image area that it stands for has a grey value over 20.
+    - ``redundancy``: largest absolute correlation, over all pixels, with another filter of the layer, which is
+      ``nearest``. Neither is known (NaN, -1) for a filter whose output is constant, or that is alone.
     """
     import keras
     import tensorflow as tf
 
     layers = _carriers(model)
     network = keras.Model(model.input, [layer.output for layer in layers.values()])
+    each = -(-SAMPLE // max(len(images), 1))  # positions of an image
 
     @tf.function(reduce_retracing=True)
-    def statistics(batch: tf.Tensor) -> list[list[tf.Tensor]]:
+    def statistics(batch: tf.Tensor, number: tf.Tensor) -> list[dict[str, tf.Tensor]]:
         pixels = tf.cast(batch, tf.float32)
         grey = tf.tensordot(pixels, tf.constant(LUMA), 1)[..., None]
         mask = tf.cast(grey > THRESHOLD, tf.float32)
         outputs = network(pretrained.preprocess(batch, preprocessing), training=False)
-        results = []
-        for output in outputs if isinstance(outputs, list) else [outputs]:
-            zero = tf.cast(tf.equal(output, 0.0), tf.float32)
-            grain = tf.cast(tf.image.resize(mask, output.shape[1:3], method="area") >= 0.5, tf.float32)
-            largest = tf.reduce_max(output, axis=(1, 2))
-            results.append(
-                [
-                    tf.reduce_sum(tf.reduce_mean(zero, axis=(1, 2)), axis=0),
-                    tf.reduce_sum(zero * grain, axis=(0, 1, 2)),
-                    tf.reduce_sum(grain),
-                    tf.reduce_sum(tf.cast(largest > 0, tf.float32), axis=0),
-                    tf.reduce_max(largest, axis=0),
-                ]
-            )
-        return results
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        masks = [tf.image.resize(mask, output.shape[1:3], method="area") >= 0.5 for output in outputs]
+        return [_sums(*pair, each, number) for pair in zip(outputs, masks, strict=True)]
 
-    sums: list[list[np.ndarray]] = []
-    for start in range(0, len(images), BATCH):
-        batch = [[np.asarray(v, np.float64) for v in layer] for layer in statistics(images[start : start + BATCH])]
-        sums = batch if not sums else [[*(a + b for a, b in zip(s[:4], t[:4], strict=True)), np.maximum(s[4], t[4])]
-                                       for s, t in zip(sums, batch, strict=True)]  # fmt: skip
-    tables = [
-        pd.DataFrame(
-            {
-                "layer": name,
-                "filter": range(len(zero)),
-                "apoz": zero / len(images),
-                "apoz_grain": zero_grain / np.maximum(grain, 1),
-                "fires": fires / len(images),
-                "maximum": maximum,
-            }
-        )
-        for name, (zero, zero_grain, grain, fires, maximum) in zip(layers, sums, strict=True)
-    ]
-    return pd.concat(tables, ignore_index=True)
+    totals: list[dict[str, list[np.ndarray]]] = [{} for _ in layers]
+    for number, start in enumerate(range(0, len(images), BATCH)):
+        found = statistics(images[start : start + BATCH], tf.constant(number))
+        for total, sums in zip(totals, found, strict=True):
+            for name, values in sums.items():
+                _add(total, name, np.asarray(values))
+    pairs = zip(layers, totals, strict=True)
+    return pd.concat([_table(name, total, len(images)) for name, total in pairs], ignore_index=True)
+
+
+def _sums(output: tf.Tensor, mask: tf.Tensor, each: int, number: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What a batch of maps (B, h, w, filters) adds to a layer's statistics; ``mask`` (B, h, w, 1) is the grain."""
+    import tensorflow as tf
+
+    positions, filters = output.shape[1] * output.shape[2], output.shape[3]
+    flat = tf.reshape(output, (-1, positions, filters))
+    grain = tf.cast(tf.reshape(mask, (-1, positions, 1)), tf.float32)
+    zero = tf.cast(tf.equal(flat, 0.0), tf.float32)
+    largest = tf.reduce_max(flat, axis=1)
+    rows = tf.reshape(flat, (-1, filters))
+    drawn = tf.random.stateless_uniform((tf.shape(flat)[0], positions), tf.stack([0, number]))
+    chosen = tf.math.top_k(drawn, min(each, positions)).indices
+    inside = tf.math.top_k(drawn * grain[..., 0], min(each, positions))
+    sampled = tf.gather(flat, inside.indices, batch_dims=1)
+    return {
+        "zero": tf.reduce_sum(tf.reduce_mean(zero, axis=1), axis=0),
+        "zero_grain": tf.reduce_sum(zero * grain, axis=(0, 1)),
+        "grain": tf.reduce_sum(grain),
+        "fires": tf.reduce_sum(tf.cast(largest > 0, tf.float32), axis=0),
+        "mean": tf.reduce_sum(tf.reduce_mean(flat, axis=1), axis=0),
+        "mean_grain": tf.reduce_sum(flat * grain, axis=(0, 1)),
+        "products": tf.matmul(rows, rows, transpose_a=True) / positions,
+        "maximum": tf.reduce_max(largest, axis=0),
+        "sample": tf.reshape(tf.gather(flat, chosen, batch_dims=1), (-1, filters)),
+        "sample_grain": tf.reshape(tf.where(inside.values[..., None] > 0, sampled, np.nan), (-1, filters)),
+    }
+
+
+def _add(total: dict[str, list[np.ndarray]], name: str, values: np.ndarray) -> None:
+    if name.startswith("sample"):
+        total.setdefault(name, []).append(values)
+    else:
+        join = np.maximum if name == "maximum" else np.add
+        values = values.astype(np.float64)  # batches are summed in single precision, all of them in double
+        total[name] = [join(total[name][0], values)] if name in total else [values]
+
+
+def _table(layer: str, total: dict[str, list[np.ndarray]], images: int) -> pd.DataFrame:
+    sums = {name: parts[0] for name, parts in total.items() if not name.startswith("sample")}
+    p99, p99_grain = (_percentile(np.concatenate(total[name])) for name in ("sample", "sample_grain"))
+    redundancy, nearest = _neighbours(sums["mean"] / images, sums["products"] / images)
+    grain = max(float(sums["grain"]), 1.0)
+    return pd.DataFrame(
+        {
+            "layer": layer,
+            "filter": range(len(p99)),
+            "apoz": sums["zero"] / images,
+            "apoz_grain": sums["zero_grain"] / grain,
+            "fires": sums["fires"] / images,
+            "maximum": sums["maximum"],
+            "mean": sums["mean"] / images,
+            "mean_grain": sums["mean_grain"] / grain,
+            "p99": p99,
+            "p99_grain": p99_grain,
+            "redundancy": redundancy,
+            "nearest": nearest,
+        }
+    )
+
+
+def _percentile(sample: np.ndarray) -> np.ndarray:
+    """99th percentile of each column; NaN, positions outside the grain, left out; NaN where nothing is left."""
+    inside = sample[~np.isnan(sample[:, 0])]
+    return np.percentile(inside, 99, axis=0) if len(inside) else np.full(sample.shape[1], np.nan)
+
+
+def _neighbours(mean: np.ndarray, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Largest absolute correlation of each filter with another, and which: from E[x] (F,) and E[xy] (F, F)."""
+    covariance = products - np.outer(mean, mean)
+    variance = np.diag(covariance)
+    varies = variance > CONSTANT * np.diag(products)
+    spread = np.sqrt(np.where(varies, variance, 1.0))
+    correlation = np.abs(covariance / np.outer(spread, spread)).clip(0, 1)
+    correlation[~varies] = correlation[:, ~varies] = -1
+    np.fill_diagonal(correlation, -1)
+    largest, nearest = correlation.max(axis=0), correlation.argmax(axis=0)
+    known = largest >= 0
+    return np.where(known, largest, np.nan), np.where(known, nearest, -1)
 
 
 def summary(filters: pd.DataFrame) -> pd.DataFrame:
