@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 
-from riceutils import slimming, training
+from riceutils import models, slimming, training
 from riceutils.data import Split, Splits
 from riceutils.runs import Run, Spec
 
 
 @dataclass(frozen=True)
 class Parent:
-    """What is slimmed: ``name`` and ``key`` say which it is, ``epochs`` how long it was trained (0: not known)."""
+    """What is slimmed: ``name`` and ``key`` say which it is, ``epochs`` how long it was trained (0: not known).
+
+    ``weights`` is where its frozen layers come from, ``initializer`` and ``learning_rate`` are what it was trained
+    with and what is left of it is trained with.
+    """
 
     name: str
     key: str
     network: keras.Model
-    preprocessing: str
-    epochs: int
+    preprocessing: str = "rgb"
+    epochs: int = 0
+    weights: str | None = None
+    initializer: str = "glorot_uniform"
+    learning_rate: float = 1e-3
 
 
 def parent(source: Run | str | Path, preprocessing: str = "rgb") -> Parent:
@@ -36,7 +42,8 @@ def parent(source: Run | str | Path, preprocessing: str = "rgb") -> Parent:
     """
     if isinstance(source, Run):
         spec = source.spec
-        return Parent(spec.model, spec.key, source.model(), spec.preprocessing, len(source.history))
+        shared = {name: getattr(spec, name) for name in ("preprocessing", "weights", "initializer", "learning_rate")}
+        return Parent(spec.model, spec.key, source.model(), epochs=len(source.history), **shared)
     path = Path(source).expanduser()
     try:
         network = keras.models.load_model(path, compile=False)
@@ -46,21 +53,13 @@ def parent(source: Run | str | Path, preprocessing: str = "rgb") -> Parent:
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] != shape[2] or shape[1] is None:
         raise ValueError(f"{path} takes {shape}; expected one square image, (None, size, size, channels).")
     key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return Parent(path.stem, key, network, preprocessing, 0)
+    return Parent(path.stem, key, network, preprocessing)
 
 
 def probe(split: Split, images: int) -> np.ndarray:
     """At most ``images`` of a split, evenly from its classes: uint8 (N, H, W, 3)."""
     rows = np.linspace(0, len(split) - 1, min(images, len(split))).astype(int)
     return np.asarray(split.images[rows])
-
-
-def plan(source: Parent, splits: Splits, criterion: str, budget: dict[str, float], images: int, seed: int) -> Any:
-    """See :func:`riceutils.slimming.select`, on so many of the training images."""
-    pixels = probe(splits.train, images)
-    return slimming.select(
-        source.network, pixels, criterion, budget or None, preprocessing=source.preprocessing, seed=seed
-    )
 
 
 def slim(
@@ -70,38 +69,21 @@ def slim(
     budget: dict[str, float] | None = None,
     *,
     epochs: int,
+    layers: Sequence[str] | None = None,
     images: int = 500,
     seed: int = 0,
     batch_size: int = 32,
-    learning_rate: float = 1e-3,
     scratch: bool = False,
     progress: bool = True,
 ) -> Run:
     """Cut ``source`` (see :func:`riceutils.slimming.select`), train what is left, and save it as a run.
 
-    ``epochs`` of training follow the cut; the best of them on the validation images is kept. With ``scratch`` the
-    same small network starts from fresh weights instead and gets the parent's epochs as well: what slimming has to
-    beat. The run's record names parent, criterion, budget and probe set; it is loaded if it is in the cache.
+    ``epochs`` of training follow the cut, at the parent's learning rate; the best of them on the validation images is
+    kept. ``images`` is how many training images the criterion sees. With ``scratch`` the same small network starts
+    from fresh weights instead and gets the parent's epochs as well: what slimming has to beat. The run's record names
+    parent, criterion, budget and probe set; it is loaded if it is in the cache. Raises ``ValueError`` when the
+    network and the data do not go together, or for what ``select`` refuses.
     """
-    spec = Spec(
-        model=source.name,
-        data=splits.fingerprint,
-        image_size=splits.image_size,
-        classes=len(splits.classes),
-        epochs=epochs + (source.epochs if scratch else 0),
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        patience=epochs + source.epochs,
-        seed=seed,
-        preprocessing=source.preprocessing,
-        slim={
-            "parent": source.key,
-            "criterion": criterion,
-            "budget": dict(budget or {}),
-            "images": images,
-            "scratch": scratch,
-        },
-    )
     if source.network.input_shape[1] != splits.image_size:
         raise ValueError(
             f"{source.name} takes images of {source.network.input_shape[1]} px, the data were loaded at "
@@ -111,16 +93,46 @@ def slim(
         raise ValueError(
             f"{source.name} tells {source.network.output_shape[-1]} classes apart, the data have {len(splits.classes)}."
         )
-    start = partial(_start, source, splits, criterion, dict(budget or {}), images, seed, scratch)
-    return training.train_or_load(spec, splits, start=start, progress=progress)
+    frozen = {layer.name for layer in source.network.layers if layer.weights and not layer.trainable_weights}
+    spec = Spec(
+        model=source.name,
+        data=splits.fingerprint,
+        image_size=splits.image_size,
+        classes=len(splits.classes),
+        epochs=epochs + (source.epochs if scratch else 0),
+        batch_size=batch_size,
+        learning_rate=source.learning_rate,
+        patience=epochs + source.epochs,
+        seed=seed,
+        initializer=source.initializer,
+        weights=source.weights if layers is not None and not frozen & set(layers) else None,  # those layers are whole
+        preprocessing=source.preprocessing,
+        slim={
+            "parent": source.key,
+            "criterion": criterion,
+            "budget": dict(budget or {}),
+            "layers": None if layers is None else list(layers),
+            "images": images,
+            "scratch": scratch,
+        },
+    )
+
+    return training.train_or_load(spec, splits, start=partial(_start, source, splits, spec), progress=progress)
 
 
-def _start(
-    source: Parent, splits: Splits, criterion: str, budget: dict[str, float], images: int, seed: int, scratch: bool
-) -> keras.Model:
-    cut: pd.DataFrame = plan(source, splits, criterion, budget, images, seed)
+def _start(source: Parent, splits: Splits, spec: Spec) -> keras.Model:
+    """The network that training starts from: what the cut leaves, or its shape with fresh weights."""
+    how = spec.slim
+    pixels = probe(splits.train, how["images"])
+    options = {"layers": how["layers"], "preprocessing": spec.preprocessing, "seed": spec.seed}
+    cut = slimming.select(source.network, pixels, how["criterion"], how["budget"] or None, **options)
     network = slimming.apply(source.network, cut)
-    if scratch:
-        keras.utils.set_random_seed(seed)
+    if how["scratch"]:
+        frozen = [layer for layer in network.layers if layer.weights and not layer.trainable_weights]
+        kept = {layer.name: layer.get_weights() for layer in frozen}
+        keras.utils.set_random_seed(spec.seed)
         network = keras.models.clone_model(network)  # a clone starts from fresh weights
+        models.initialise(network, spec.initializer, spec.seed)
+        for name, weights in kept.items():
+            network.get_layer(name).set_weights(weights)
     return network

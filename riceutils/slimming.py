@@ -7,7 +7,8 @@ together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -59,6 +60,7 @@ def select(
     criterion: str = "dead",
     budget: Budget | None = None,
     *,
+    layers: Collection[str] | None = None,
     preprocessing: str = "rgb",
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -68,28 +70,31 @@ def select(
     goes if every layer that reads it sees one constant, which is zero or can be folded into that layer's bias
     exactly. ``apoz``, ``l1`` and ``random`` thin all layers of filters evenly until ``budget`` is met, the share of
     ``{"flops": 0.5}`` or ``{"parameters": 0.5}`` that stays; the criterion only says which filters of a layer go.
-    At least one channel of a layer is kept, unless a parallel branch remains.
+    At least one channel of a layer is kept, unless a parallel branch remains. With ``layers``, names of convolution
+    and dense layers, only their channels go, and the budget is a share of what these layers cost.
 
     Gives columns layer, channel, reason, constants (what readers saw: nothing where they saw zero or the cut is
     lossy), FLOPs and parameters that this channel alone would save. Refused channels, constant but not foldable, are
     in ``.attrs["refused"]`` as (layer, channel, reason). Raises ``UnsupportedLayer``, or ``ValueError`` for an
-    unknown criterion, a budget that is missing, out of range or cannot be met, or no images.
+    unknown criterion or layer, a budget that is missing, out of range or cannot be met, or no images.
     """
     if criterion != "dead" and criterion not in CRITERIA:
         raise ValueError(f"Unknown criterion {criterion!r}. Use dead, {', '.join(CRITERIA)}.")
     if not len(images):
         raise ValueError("No images to measure on: the probe set is empty.")
     channels = follow(model)
+    if layers is not None:
+        channels = _only(channels, layers)
     if criterion == "dead":
         if budget:
             raise ValueError("Criterion dead takes no budget: it removes what does no work, and nothing else.")
         return _dead(channels, images, preprocessing)
     kind, share = _budget(budget)
     order = _order(channels, images, criterion, preprocessing, seed)
-    goal = share * _cost(model, kind)
+    goal = share * _cost(model, kind, layers)
 
     def met(number: int) -> bool:
-        return _cost(rebuild(channels, set(order[:number])), kind) <= goal
+        return _cost(rebuild(channels, set(order[:number])), kind, layers) <= goal
 
     if not met(len(order)):
         raise ValueError(f"{model.name} can't be cut to {share:g} of its {kind}: one filter of each layer stays.")
@@ -109,8 +114,19 @@ def _budget(budget: Budget | None) -> tuple[str, float]:
     return kind, share
 
 
-def _cost(model: keras.Model, kind: str) -> int:
-    return flops.count(model).total if kind == "flops" else model.count_params()
+def _cost(model: keras.Model, kind: str, layers: Collection[str] | None) -> int:
+    if kind == "flops":
+        spent = flops.count(model).by_layer
+        return int((spent if layers is None else spent[spent["layer"].isin(layers)])["FLOPs"].sum())
+    return sum(layer.count_params() for layer in model.layers if layers is None or layer.name in layers)
+
+
+def _only(channels: Channels, layers: Collection[str]) -> Channels:
+    """The same channels, with those fixed that any other layer than ``layers`` makes."""
+    for name in layers:
+        channels.group(name, 0)
+    others = {group for group, made in channels.makers.items() if any(layer not in layers for layer, _ in made)}
+    return replace(channels, fixed=channels.fixed | others)
 
 
 def _dead(channels: Channels, images: np.ndarray, preprocessing: str) -> pd.DataFrame:

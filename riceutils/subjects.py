@@ -84,7 +84,7 @@ def _features(
     divided: features.Cut, images: dict[str, list[Any]], spec: Spec, progress: bool
 ) -> dict[str, list[Any]] | None:
     """The trunk's outputs in place of images; None when they can't be kept."""
-    own = f"{spec.model} {spec.initializer} {spec.seed}"
+    own = spec.key if spec.slim else f"{spec.model} {spec.initializer} {spec.seed}"
     if not divided.trunk.weights:
         own = files.digest([layer.get_config() for layer in divided.trunk.layers[1:]])
     result: dict[str, list[Any]] = {}

@@ -71,7 +71,7 @@ def new_model(spec: Spec, start: Callable[[], keras.Model] | None = None) -> ker
     keras.utils.set_random_seed(spec.seed)
     build = start or partial(models.build, spec.model, spec.input_shape, spec.classes, spec.weights, **spec.options)
     model = build()
-    if spec.initializer != Spec.model_fields["initializer"].default:
+    if start is None and spec.initializer != Spec.model_fields["initializer"].default:
         models.initialise(model, spec.initializer, spec.seed)
     _compile(model, spec)
     return model

@@ -69,7 +69,8 @@ def test_grain_pixels(images):
     assert row.mean_grain == pytest.approx(values[mask].mean(), rel=1e-4)
     assert row.p99_grain == pytest.approx(np.percentile(values[mask], 99), rel=0.05)
     assert row.mean < row.mean_grain
-    assert np.isnan(row.redundancy) and row.nearest == -1  # alone in its layer
+    assert np.isnan(row.redundancy)  # alone in its layer
+    assert row.nearest == -1
 
 
 def test_redundancy(network, images, measured):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from riceutils import data, runs, slimmed, slimming, training
+from riceutils import data, flops, runs, slimmed, slimming, training
 from riceutils.__main__ import main
 from riceutils.runs import Spec
 
@@ -48,14 +48,43 @@ def test_a_slimmed_run_is_lighter_knows_its_parent_and_loads(trained, splits):
 
 def test_from_scratch_has_the_same_shape_other_weights_and_the_parents_epochs(trained, splits):
     parent = slimmed.parent(trained)
-    cut = slimmed._start(parent, splits, "l1", {"flops": 0.5}, 10, 0, scratch=False)
-    fresh = slimmed._start(parent, splits, "l1", {"flops": 0.5}, 10, 0, scratch=True)
-    again = slimmed._start(parent, splits, "l1", {"flops": 0.5}, 10, 0, scratch=True)
+    options = {"epochs": 1, "images": 10, "progress": False}
+    made = [slimmed.slim(parent, splits, "l1", {"flops": 0.5}, scratch=scratch, **options) for scratch in (False, True)]
+    cut, fresh, again = (slimmed._start(parent, splits, run.spec) for run in (*made, made[1]))
     assert [weight.shape for weight in cut.weights] == [weight.shape for weight in fresh.weights]
     assert not np.allclose(cut.get_weights()[0], fresh.get_weights()[0])
     np.testing.assert_array_equal(fresh.get_weights()[0], again.get_weights()[0])
-    run = slimmed.slim(parent, splits, "l1", {"flops": 0.5}, epochs=1, images=10, scratch=True, progress=False)
-    assert run.spec.epochs == 3
+    assert [run.spec.epochs for run in made] == [1, 3]
+
+
+@pytest.mark.parametrize("scratch", [False, True])
+@pytest.mark.parametrize("criterion", ["l1", "random"])
+def test_frozen_layers_that_were_cut_do_not_take_each_others_features(splits, criterion, scratch):
+    shared = {"data": splits.fingerprint, "image_size": 32, "classes": 5, "epochs": 1, "batch_size": 16, "patience": 5}
+    spec = Spec(model="vgg_light_draft", learning_rate=1e-3, seed=0, **shared)
+    parent = slimmed.parent(training.train_or_load(spec, splits, progress=False))
+    run = slimmed.slim(parent, splits, criterion, {"flops": 0.3}, epochs=1, images=5, scratch=scratch, progress=False)
+    assert run.record["features_reused"]
+    found = training.predict(run.model(), splits.test.images)
+    np.testing.assert_allclose(found, run.predictions["clean"], atol=2e-3)  # features are kept in half precision
+
+
+def test_layers_that_may_go_leave_the_frozen_ones_alone(splits):
+    shared = {"data": splits.fingerprint, "image_size": 32, "classes": 5, "epochs": 1, "batch_size": 16, "patience": 5}
+    spec = Spec(model="vgg16", learning_rate=1e-3, seed=0, initializer="he_normal", **shared)
+    parent = slimmed.parent(training.train_or_load(spec, splits, progress=False))
+    layers = [f"block5_conv{number}" for number in (1, 2, 3)]
+    for scratch in (False, True):
+        options = {"layers": layers, "epochs": 1, "images": 5, "scratch": scratch, "progress": False}
+        run = slimmed.slim(parent, splits, "l1", {"flops": 0.25}, **options)
+        assert run.spec.initializer == "he_normal"
+        small = run.model()
+        spent = [flops.count(network).by_layer.set_index("layer")["FLOPs"] for network in (parent.network, small)]
+        assert spent[1][layers].sum() <= 0.25 * spent[0][layers].sum() < 1.2 * spent[1][layers].sum()
+        whole, left = (network.get_layer("block4_conv3").get_weights()[0] for network in (parent.network, small))
+        np.testing.assert_array_equal(whole, left)
+    with pytest.raises(ValueError, match="no convolution or dense layer 'block6'"):
+        slimming.select(parent.network, splits.test.images, "l1", {"flops": 0.5}, layers=["block6"])
 
 
 def test_a_users_own_model_from_the_command_line(tmp_path):

@@ -1,0 +1,227 @@
+"""Does black-first beat chance, and slimming beat training small? Accuracy against what a cut leaves of a network.
+
+Charts are ``(figure, table)``, as in :mod:`riceutils.plots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from scipy import stats
+
+from riceutils import config, data, evaluation, files, flops, slimmed, study
+from riceutils.config import TrainingParameters
+from riceutils.data import Splits
+from riceutils.plots import PALETTE, Chart, figure
+from riceutils.runs import Run
+
+RESULTS = files.PACKAGE / "results" / "slimming"
+WAYS = ("apoz", "l1", "random", "scratch")
+SHARES = (0.5, 0.25, 0.1, 0.05)  # of the FLOPs that stay
+EPOCHS, AFTER = 10, 5  # before the cut and after it; what starts from scratch gets both
+PARENTS = ("cnn", "vgg_custom", "googlenet_light")
+HAND_MADE = ("cnn_light", "googlenet_light", "final")  # what the Study cut by hand
+PAIRS = (("apoz", "random"), ("l1", "random"), ("apoz", "l1"), ("apoz", "scratch"), ("random", "scratch"))
+BLOCK5 = [f"block5_conv{number}" for number in (1, 2, 3)]  # of VGG16: what is trained in it
+
+
+def curve(
+    parent: Run,
+    splits: Splits,
+    shares: Sequence[float],
+    *,
+    epochs: int,
+    layers: Sequence[str] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Cut ``parent`` to ``shares`` of its FLOPs in each of ``WAYS``, train ``epochs`` more, test; finished runs load.
+
+    A row for the parent and for each way and share: parent, way, share, seed, parameters, FLOPs (at the run's own
+    image size), epochs, clean accuracy, perturbed accuracy, images. ``scratch`` has the shape that every criterion
+    leaves, fresh weights, and as many epochs as its parent and the cut network together. ``layers`` are those whose
+    filters may go; all if None.
+    """
+    source = slimmed.parent(parent)
+    rows = [_row(parent, "whole", 1.0, source.name)]
+    for share in shares:
+        for way in WAYS:
+            scratch = way == "scratch"
+            run = slimmed.slim(
+                source,
+                splits,
+                "l1" if scratch else way,
+                {"flops": share},
+                epochs=epochs,
+                layers=layers,
+                seed=parent.spec.seed,
+                batch_size=parent.spec.batch_size,
+                scratch=scratch,
+                progress=progress,
+            )
+            rows.append(_row(run, way, share, source.name))
+    return pd.DataFrame(rows)
+
+
+def _row(run: Run, way: str, share: float, parent: str) -> dict[str, object]:
+    metrics = run.record["metrics"]
+    return {
+        "parent": parent,
+        "way": way,
+        "share": share,
+        "seed": run.spec.seed,
+        "parameters": run.record["parameters"],
+        "FLOPs": flops.count(run.model()).total,
+        "epochs": len(run.history),
+        **{f"{which} accuracy": metrics[which]["value"] for which in ("clean", "perturbed")},
+        "images": metrics["clean"]["n"],
+    }
+
+
+def hand_made(
+    parameters: TrainingParameters, splits: Splits, models: Sequence[str] = HAND_MADE, seeds: Sequence[int] = (0,)
+) -> pd.DataFrame:
+    """The Study's light models, trained on the same images as long as what starts from scratch; rows as in
+    :func:`curve`, with no share."""
+    rows = []
+    for model in models:
+        for seed in seeds:
+            run = study.run(model, _protocol(model, parameters), splits, seed=seed)
+            rows.append(_row(run, "hand-made", np.nan, model))
+    return pd.DataFrame(rows)
+
+
+def _protocol(model: str, parameters: TrainingParameters) -> TrainingParameters:
+    return config.of_model(model, parameters).model_copy(update={"patience": parameters.epochs})  # all epochs, always
+
+
+def interval(values: Sequence[float], images: int) -> tuple[float, float, float]:
+    """Mean and 95 % interval: Student's t over seeds; of a single run, Wilson's over its test ``images``."""
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        share = evaluation.wilson(round(mean * images), images)
+        return share.value, share.low, share.high
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    return mean, max(0.0, mean - half), min(1.0, mean + half)
+
+
+def summary(curves: pd.DataFrame) -> pd.DataFrame:
+    """A row for each parent, way and share: seeds, parameters and FLOPs (means), both accuracies as text."""
+    rows = []
+    for (parent, way, share), found in curves.groupby(["parent", "way", "share"], sort=False, dropna=False):
+        text = {}
+        for which in ("clean accuracy", "perturbed accuracy"):
+            mean, low, high = interval(found[which].tolist(), int(found["images"].iloc[0]))
+            text[which] = f"{mean:.4f} [{low:.4f}, {high:.4f}]"
+        size = {name: round(found[name].mean()) for name in ("parameters", "FLOPs")}
+        share = "" if pd.isna(share) else f"{share:g}"
+        rows.append({"model": parent, "way": way, "share": share, "seeds": len(found), **size, **text})
+    return pd.DataFrame(rows)
+
+
+def differences(curves: pd.DataFrame) -> pd.DataFrame:
+    """How much better one way is than another, pair by pair of the same parent, share and seed, in points.
+
+    A row for each pair of ways and each parent, and for all parents together: model, first, second, pairs, and for
+    both kinds of test images the mean difference with its 95 % interval (Student's t over the pairs) as text.
+    """
+    rows = []
+    cut = curves[curves["way"].isin(WAYS)]
+    for parent in [*dict.fromkeys(cut["parent"]), "all"]:
+        own = cut if parent == "all" else cut[cut["parent"] == parent]
+        for first, second in PAIRS:
+            row: dict[str, object] = {"model": parent, "first": first, "second": second}
+            for which in ("clean accuracy", "perturbed accuracy"):
+                table = own.pivot_table(which, ["parent", "share", "seed"], "way")
+                gaps = 100 * (table[first] - table[second]).dropna().to_numpy()
+                row |= {"pairs": len(gaps), f"{which}, difference": _gap(gaps)}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _gap(gaps: np.ndarray) -> str:
+    if len(gaps) < 2:
+        return "" if not len(gaps) else f"{gaps[0]:+.2f}"
+    half = stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps)
+    return f"{gaps.mean():+.2f} [{gaps.mean() - half:+.2f}, {gaps.mean() + half:+.2f}]"
+
+
+def chart(curves: pd.DataFrame) -> Chart:
+    """Accuracy against FLOPs (log), a column for each parent, clean above, perturbed below; bars: :func:`interval`.
+
+    The Study's light models, trained alike, stand in every panel as crosses.
+    """
+    light = curves[curves["way"] == "hand-made"]
+    cut = curves[curves["way"] != "hand-made"]
+    parents = list(dict.fromkeys(cut["parent"]))
+    canvas, axes = figure(5.6, 2, len(parents), sharey="row", sharex="col")
+    for column, parent in enumerate(parents):
+        own = cut[cut["parent"] == parent]
+        for axis, which in zip(axes[:, column], ("clean accuracy", "perturbed accuracy"), strict=True):
+            _panel(axis, own, light, which)
+            axis.set(xscale="log", ylabel=which if column == 0 else "")
+        axes[0, column].set_title(parent, fontsize=10)
+        axes[1, column].set_xlabel("FLOPs per image")
+    canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
+    return canvas, summary(curves)
+
+
+def _panel(axis: Axes, own: pd.DataFrame, light: pd.DataFrame, which: str) -> None:
+    for number, way in enumerate(WAYS):
+        rows = own[own["way"] == way].groupby("share")
+        points = [(g["FLOPs"].mean(), *interval(g[which].tolist(), int(g["images"].iloc[0]))) for _, g in rows]
+        x, mean, low, high = np.array(points).T
+        spread = [mean - low, high - mean]
+        axis.errorbar(x * 1.04 ** (number - 1.5), mean, spread, fmt="osD^"[number] + "-", ms=4, elinewidth=1,
+                      color=PALETTE[number], label=way)  # fmt: skip
+    whole = own[own["way"] == "whole"]
+    axis.errorbar(whole["FLOPs"].mean(), *_bar(whole, which), fmt="k*", ms=9, elinewidth=1, label="whole")
+    for name, rows in light.groupby("parent", sort=False):
+        axis.errorbar(rows["FLOPs"].mean(), *_bar(rows, which), fmt="x", color="0.35", elinewidth=1,
+                      label="hand-made" if name == light["parent"].iloc[0] else None)  # fmt: skip
+        axis.annotate(str(name), (rows["FLOPs"].mean(), rows[which].mean()), fontsize=7, color="0.35",
+                      xytext=(3, 3), textcoords="offset points")  # fmt: skip
+
+
+def _bar(rows: pd.DataFrame, which: str) -> tuple[float, list[list[float]]]:
+    mean, low, high = interval(rows[which].tolist(), int(rows["images"].iloc[0]))
+    return mean, [[mean - low], [high - mean]]
+
+
+def reference(source: str, seeds: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
+    """The experiment on real images: 1,000 of each class to train, 112 px, ``PARENTS``, ``SHARES``, three seeds.
+
+    The table is committed anew as each parent and seed is finished: hours, resumable.
+    """
+    splits = data.load(source, 112, [1_000, 200, 600])
+    values = {"data": source, "image_size": 112, "images_per_class": [1_000, 200, 600], "epochs": EPOCHS}
+    base = config.check("02_cnn", values)
+    tables = [hand_made(base.model_copy(update={"epochs": EPOCHS + AFTER}), splits, seeds=seeds)]
+    for seed in seeds:
+        for model in PARENTS:
+            parent = study.run(model, _protocol(model, base), splits, seed=seed)
+            tables.append(curve(parent, splits, SHARES, epochs=AFTER))
+            _commit(pd.concat(tables, ignore_index=True), "curves")
+    return pd.concat(tables, ignore_index=True)
+
+
+def reference_block5(source: str, parent: Run) -> pd.DataFrame:
+    """The same for block 5 of a VGG16 run on cached features, one seed; ``SHARES`` are of block 5's FLOPs."""
+    splits = data.load(source, parent.spec.image_size, [1_500, 300, 600])
+    table = curve(parent, splits, SHARES, epochs=AFTER, layers=BLOCK5)
+    _commit(table, "block5")
+    return table
+
+
+def _commit(table: pd.DataFrame, name: str) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with files.replacing(RESULTS / f"{name}.csv") as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
+
+
+def committed(name: str = "curves") -> pd.DataFrame | None:
+    """The reference result, None when it was not measured; as far as it goes while it is being measured."""
+    path = RESULTS / f"{name}.csv"
+    return pd.read_csv(path) if path.exists() else None
