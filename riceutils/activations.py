@@ -57,6 +57,24 @@ def maps(
     return {layer.name: np.asarray(output) for layer, output in zip(chosen, outputs, strict=True)}
 
 
+def fired(model: keras.Model) -> keras.Model:
+    """``model`` up to what its filters put out, by their convolution's name: (N, h, w, filters) after activation."""
+    import keras
+
+    return keras.Model(model.input, {name: layer.output for name, layer in _carriers(model).items()})
+
+
+def firing(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") -> dict[str, np.ndarray]:
+    """Whether a filter has an output above zero on an image: layer → bool (N, filters), of uint8 ``images``."""
+    network = fired(model)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in _carriers(model)}
+    for start in range(0, len(images), BATCH):
+        batch = pretrained.preprocess(np.asarray(images[start : start + BATCH]), preprocessing)
+        for name, output in network.predict_on_batch(batch).items():
+            parts[name].append(output.max(axis=(1, 2)) > 0)
+    return {name: np.concatenate(found) for name, found in parts.items()}
+
+
 def measure(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") -> pd.DataFrame:
     """Measure every convolution filter on uint8 ``images`` (N, H, W, 3), in one streaming pass.
 
@@ -71,11 +89,10 @@ def measure(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") 
     - ``redundancy``: largest absolute correlation, over all pixels, with another filter of the layer, which is
       ``nearest``. Neither is known (NaN, -1) for a filter whose output is constant, or that is alone.
     """
-    import keras
     import tensorflow as tf
 
-    layers = _carriers(model)
-    network = keras.Model(model.input, [layer.output for layer in layers.values()])
+    layers = list(_carriers(model))
+    network = fired(model)
     each = -(-SAMPLE // max(len(images), 1))  # positions of an image
 
     @tf.function(reduce_retracing=True)
@@ -83,8 +100,8 @@ def measure(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") 
         pixels = tf.cast(batch, tf.float32)
         grey = tf.tensordot(pixels, tf.constant(LUMA), 1)[..., None]
         mask = tf.cast(grey > THRESHOLD, tf.float32)
-        outputs = network(pretrained.preprocess(batch, preprocessing), training=False)
-        outputs = outputs if isinstance(outputs, list) else [outputs]
+        found = network(pretrained.preprocess(batch, preprocessing), training=False)
+        outputs = [found[name] for name in layers]
         masks = [tf.image.resize(mask, output.shape[1:3], method="area") >= 0.5 for output in outputs]
         return [_sums(*pair, each, number) for pair in zip(outputs, masks, strict=True)]
 

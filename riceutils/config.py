@@ -119,6 +119,32 @@ class TransferParameters(BackgroundParameters):
     weights: str = Field("auto", min_length=1, description=WEIGHTS)
 
 
+Slimmable = Literal["cnn", "cnn_light", "googlenet_light", "vgg_custom", "final"]
+
+
+class FilterParameters(ProtocolParameters):
+    """Of the chapters that look into a trained network: the study's model, as its own chapter trains it."""
+
+    model: Slimmable = Field("cnn", description="model of the study whose filters are looked at")
+
+
+class SlimmingParameters(FilterParameters):
+    """Of the chapter that removes filters."""
+
+    shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [0.5, 0.1], min_length=1, description="of the FLOPs that stay after a cut"
+    )
+    epochs_after: int = Field(2, ge=1, le=1000, description="epochs of training after a cut")
+
+
+class LightestParameters(DataParameters):
+    """Of the chapter on the lightest network."""
+
+    epochs: int = Field(8, ge=1, le=1000, description="epochs of training; the learning rate falls to zero over them")
+    copies: int = Field(2, ge=0, le=100, description="perturbed copies of each training image")
+    candidates: int = Field(4, ge=1, le=1000, description="networks of the grid that are trained, evenly chosen")
+
+
 CHAPTERS: dict[str, type[DataParameters]] = {
     "01_dataset": DataParameters,
     "02_cnn": TrainingParameters,
@@ -140,6 +166,9 @@ CHAPTERS: dict[str, type[DataParameters]] = {
     "18_mobilenet": TrainingParameters,
     "19_pretrained_models": DataParameters,
     "20_transfer_learning": TransferParameters,
+    "21_dead_filters": FilterParameters,
+    "22_slimming": SlimmingParameters,
+    "23_lightest_network": LightestParameters,
 }
 
 # Chapters that train nothing and read the runs that the chapters of the models have left.
@@ -156,8 +185,8 @@ MODELS = {
     "08_vgg_custom": ("vgg_custom",),
     "10_final_model": ("final",),
 }
-# A chapter that uses what another leaves in the cache (VGG16's features) and is quicker after it.
-AFTER = {"07_vgg_light": "06_vgg16"}
+# A chapter that uses what another leaves in the cache (VGG16's features, the run of CNN) and is quicker after it.
+AFTER = {"07_vgg_light": "06_vgg16", "21_dead_filters": "02_cnn", "22_slimming": "02_cnn"}
 # What a chapter trains beside the study's models, which it is compared with and which do not wait for it.
 BESIDE = {"18_mobilenet": ("mobilenet_small", "mobilenetv3_small")}
 CHAPTER_OF = {model: chapter for chapter, trained in (MODELS | BESIDE).items() for model in trained}

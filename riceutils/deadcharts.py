@@ -1,12 +1,11 @@
 """Charts of dead training: how often, after how many epochs, and where inside a network the signal is lost.
 
-Charts are ``(figure, table)``, as in :mod:`riceutils.plots`; :func:`both` and :func:`verdict` display.
+Charts are ``(figure, table)``, as in :mod:`riceutils.plots`; :func:`verdict` displays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -127,15 +126,6 @@ ANSWERS = {
         "setting was the last feature map zero. The features were not zero, and yet told no image from another.",
     },
 }
-
-
-def both(name: str, function: Callable[[pd.DataFrame], Any], built: Mapping, reference: Mapping) -> None:
-    """Display ``function`` (a table or chart) of the table ``name``: of the reference results, then of this build."""
-    for label, tables in (("label_reference", reference), ("label_this_build", built)):
-        page.note("of" if name in tables else "empty", label=page.phrases()[label])
-        if name in tables:
-            result = function(tables[name])
-            page.chart(*result) if isinstance(result, tuple) else page.table(result)
 
 
 def verdict(reference: Mapping[str, pd.DataFrame]) -> None:

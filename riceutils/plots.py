@@ -44,13 +44,14 @@ def sheet(images: Sequence[np.ndarray] | np.ndarray, labels: Sequence[str], colu
     return canvas, table
 
 
-def _mosaic(pictures: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Pictures (N, h, w[, 3]) on one canvas, in rows of 16 or 32, with white gaps; and their upper left corners.
+def mosaic(pictures: np.ndarray, columns: int | None = None) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Pictures (N, h, w[, 3]) on one canvas, in rows of ``columns``, 16 or 32 unless told, with white gaps; and their
+    upper left corners.
 
     One image for hundreds of maps: an axis for each would take minutes to draw.
     """
     number, height, width = pictures.shape[:3]
-    columns = number if number <= 8 else 16 if number <= 128 else 32
+    columns = columns or (number if number <= 8 else 16 if number <= 128 else 32)
     gap = max(1, round(0.04 * height))
     rows = -(-number // columns)
     canvas = np.full((rows * (height + gap), columns * (width + gap), *pictures.shape[3:]), np.nan)
@@ -69,10 +70,10 @@ def feature_maps(outputs: np.ndarray, layer: str) -> Chart:
     """
     height, width, filters = outputs.shape
     top = float(outputs.max())
-    mosaic, corners = _mosaic(np.moveaxis(outputs, -1, 0))
-    canvas, axes = figure(WIDTH * mosaic.shape[0] / mosaic.shape[1] + 0.9)
+    tiles, corners = mosaic(np.moveaxis(outputs, -1, 0))
+    canvas, axes = figure(WIDTH * tiles.shape[0] / tiles.shape[1] + 0.9)
     axis = axes[0, 0]
-    picture = axis.imshow(mosaic, vmin=0, vmax=top or 1, cmap="viridis", interpolation="nearest", aspect="auto")
+    picture = axis.imshow(tiles, vmin=0, vmax=top or 1, cmap="viridis", interpolation="nearest", aspect="auto")
     axis.axis("off")
     for number in np.flatnonzero(~outputs.any(axis=(0, 1))):
         y, x = corners[number]
@@ -104,9 +105,9 @@ def kernels(model: keras.Model, preprocessing: str = "rgb") -> Chart:
         weights = weights[:, :, ::-1]  # its channels are blue, green, red
     filters = weights.shape[-1]
     top = float(np.abs(weights).max()) or 1.0
-    mosaic, _ = _mosaic(0.5 + np.moveaxis(weights, -1, 0) / (2 * top))
-    canvas, axes = figure(WIDTH * mosaic.shape[0] / mosaic.shape[1] + 0.4)
-    axes[0, 0].imshow(mosaic, interpolation="nearest", aspect="auto")
+    tiles, _ = mosaic(0.5 + np.moveaxis(weights, -1, 0) / (2 * top))
+    canvas, axes = figure(WIDTH * tiles.shape[0] / tiles.shape[1] + 0.4)
+    axes[0, 0].imshow(tiles, interpolation="nearest", aspect="auto")
     axes[0, 0].axis("off")
     size = f"{weights.shape[0]}×{weights.shape[1]}"
     canvas.suptitle(

@@ -204,6 +204,20 @@ def both(run: Run, function: Callable[[Run], Any]) -> None:
             table(result)
 
 
+def compared(
+    name: str,
+    function: Callable[[Any], Any],
+    built: Mapping[str, Any],
+    reference: Mapping[str, Any],
+) -> None:
+    """Display ``function`` (a table or chart) of the table ``name``: of the reference results, then of this build."""
+    for label, tables in (("label_reference", reference), ("label_this_build", built)):
+        note("of" if name in tables else "empty", label=phrases()[label])
+        if name in tables:
+            result = function(tables[name])
+            chart(*result) if isinstance(result, tuple) else table(result)
+
+
 def measured(name: str, built: Mapping[str, pd.DataFrame], reference: Mapping[str, pd.DataFrame]) -> None:
     """Display one of the dataset's measurements: of the real images first, then of this build's."""
     for label, tables in (("label_reference", reference), ("label_this_build", built)):

@@ -5,14 +5,16 @@ Charts are ``(figure, table)``, as in :mod:`riceutils.plots`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import keras
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from scipy import stats
 
-from riceutils import config, data, evaluation, files, flops, slimmed, study
+from riceutils import claims, config, data, evaluation, files, flops, runs, slimmed, slimming, study, training
 from riceutils.config import TrainingParameters
 from riceutils.data import Splits
 from riceutils.plots import PALETTE, Chart, figure
@@ -78,6 +80,53 @@ def _row(run: Run, way: str, share: float, parent: str) -> dict[str, object]:
         **{f"{which} accuracy": metrics[which]["value"] for which in ("clean", "perturbed")},
         "images": metrics["clean"]["n"],
     }
+
+
+def lossless(run: Run, probe: np.ndarray, test: np.ndarray) -> dict[str, object]:
+    """Remove from a run's network what does no work on ``probe``, and see what that changes on ``test``.
+
+    Both are uint8 (N, H, W, 3). Gives model, seed; channels of layers with kernels, removed, refused (constant,
+    but in the way); shares of parameters and FLOPs saved; largest difference of an output on ``probe`` and on
+    ``test``; different answers among the ``test`` images.
+    """
+    network, how = run.model(), run.spec.preprocessing
+    plan = slimming.select(network, probe, preprocessing=how)
+    small = slimming.apply(network, plan)
+    before, after = ([training.predict(model, images, how) for images in (probe, test)] for model in (network, small))
+    gaps = [float(np.abs(a - b).max()) for a, b in zip(before, after, strict=True)]
+    return {
+        "model": run.spec.model,
+        "seed": run.spec.seed,
+        "channels": sum(layer.output.shape[-1] for layer in network.layers if hasattr(layer, "kernel")),
+        "removed": len(plan),
+        "refused": len(plan.attrs["refused"]),
+        "parameters saved": 1 - small.count_params() / network.count_params(),
+        "FLOPs saved": 1 - flops.count(small).total / flops.count(network).total,
+        "largest difference, probe": gaps[0],
+        "largest difference, test": gaps[1],
+        "different answers": int((before[1].argmax(axis=1) != after[1].argmax(axis=1)).sum()),
+    }
+
+
+def widths(networks: Mapping[str, keras.Model]) -> Chart:
+    """Channels of every layer with a kernel, in networks of the same layers, the first one's width being 1."""
+    rows = [
+        (name, layer.name, layer.output.shape[-1])
+        for name, network in networks.items()
+        for layer in network.layers
+        if hasattr(layer, "kernel")
+    ]
+    table = pd.DataFrame(rows, columns=["network", "layer", "channels"])
+    layers = list(dict.fromkeys(table["layer"]))
+    canvas, axes = figure(max(2.2, 0.16 * len(layers) * len(networks) + 0.9))
+    whole = table.groupby("layer")["channels"].first()
+    drawn = table.assign(share=table["channels"] / table["layer"].map(whole))
+    sns.barplot(drawn, x="share", y="layer", hue="network", order=layers, palette=PALETTE, ax=axes[0, 0])
+    for bars, (_, own) in zip(axes[0, 0].containers, table.groupby("network", sort=False), strict=True):
+        axes[0, 0].bar_label(bars, [f"{count:,}" for count in own["channels"]], padding=2, fontsize=7)
+    axes[0, 0].set(xlabel="share of the channels", ylabel="", xlim=(0, 1.1))
+    axes[0, 0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8, title="")
+    return canvas, table
 
 
 def hand_made(
@@ -215,13 +264,22 @@ def reference_block5(source: str, parent: Run) -> pd.DataFrame:
     return table
 
 
+def reference_lossless(source: str) -> pd.DataFrame:
+    """What the reference runs lose without loss: told on 600 training images each, checked on all test images."""
+    splits = data.load(source, 224, [1_500, 300, 600])
+    kept = [runs.find(run.spec) or run for run in claims.counted() if run.spec.standard]
+    probe = slimmed.probe(splits.train, 600)
+    table = pd.DataFrame([lossless(run, probe, splits.test.images) for run in kept if run.has_weights])
+    _commit(table, "lossless")
+    return table
+
+
 def _commit(table: pd.DataFrame, name: str) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     with files.replacing(RESULTS / f"{name}.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
 
 
-def committed(name: str = "curves") -> pd.DataFrame | None:
-    """The reference result, None when it was not measured; as far as it goes while it is being measured."""
-    path = RESULTS / f"{name}.csv"
-    return pd.read_csv(path) if path.exists() else None
+def tables() -> dict[str, pd.DataFrame]:
+    """The reference results: ``curves``, ``block5`` and ``lossless``, as far as they were measured."""
+    return {path.stem: pd.read_csv(path) for path in sorted(RESULTS.glob("*.csv"))}

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from riceutils import dead, deadcharts, gradients, models
+from riceutils import dead, deadcharts, gradients, models, show
 
 FEW = [dead.Condition("he_normal", 1e-3), dead.Condition("glorot_uniform", 1e-3)]
 
@@ -188,7 +188,7 @@ def test_what_is_not_there_is_said(monkeypatch):
     said = []
     monkeypatch.setattr(deadcharts.page, "display", lambda shown: said.append(shown.data))
     deadcharts.verdict({})
-    deadcharts.both("experiment", dead.frequency, {"experiment": experiment_of("dead")}, {})
+    show.compared("experiment", dead.frequency, {"experiment": experiment_of("dead")}, {})
     assert "nothing to show" in said[0]
     assert "nothing to show" in said[1]
     assert "<table" in said[-1]
