@@ -91,7 +91,7 @@ def train(
     return training.train_or_load(spec, splits, progress=progress)
 
 
-def reference(source: str, epochs: int = 10, copies: int = 5) -> pd.DataFrame:
+def reference(source: str, epochs: int = 8, copies: int = 1) -> pd.DataFrame:
     """Search on real images (15,000 to train, 2,500 to validate) and commit the table: hours, resumable."""
     table = search(data.load(source, 224, COUNTS), grid(), epochs=epochs, copies=copies)
     RESULTS.mkdir(parents=True, exist_ok=True)
