@@ -18,9 +18,10 @@ from riceutils.data import Splits
 from riceutils.runs import Run, Spec
 
 RESULTS = files.PACKAGE / "results" / "lightest"
-POOLS = (4, 7, 8)  # 56, 32 and 28 px are left of 224
-STEMS = (4, 6, 8)
+POOLS = (4, 8)  # 56 and 28 px are left of 224
+STEMS = (3, 4, 6, 8)
 UNITS = (  # (filters, stride) of each depthwise-separable unit
+    ((4, 2), (6, 1)),
     ((6, 2), (8, 1)),
     ((8, 2), (12, 1)),
     ((6, 2), (8, 1), (8, 1)),

@@ -17,18 +17,17 @@ def rice_nano(
     input_shape: Shape,
     classes: int,
     pool: int = 8,
-    window: int = 0,
     stem: int = 8,
     units: Sequence[Sequence[int]] = ((12, 2), (16, 1), (24, 1)),
 ) -> Model:
     """Averaged pixels, a strided 3×3 convolution, depthwise-separable units, global average, softmax.
 
-    ``pool``: step of the averaging; ``window``: its side (0: as the step; a smaller one skips pixels and costs
-    less); ``stem``: filters of the convolution; ``units``: (filters, stride) of each unit. Counts derived here; batch
-    normalisation can be folded away after training (:func:`riceutils.surgery.fold`).
+    ``pool``: side of the squares that are averaged; ``stem``: filters of the convolution; ``units``: (filters, stride)
+    of each unit. Counts derived here; batch normalisation can be folded away after training
+    (:func:`riceutils.surgery.fold`).
     """
     x = inputs = Input(input_shape, name="image")
-    x = AveragePooling2D(window or pool, pool, padding="same" if window > pool else "valid", name="shrink")(x)
+    x = AveragePooling2D(pool, name="shrink")(x)
     x = Conv2D(stem, 3, strides=2, padding="same", use_bias=False, name="stem")(x)
     x = BatchNormalization(momentum=MOMENTUM, name="stem_norm")(x)
     x = Activation("relu", name="stem_relu")(x)
