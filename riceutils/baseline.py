@@ -129,6 +129,19 @@ def fit(table: pd.DataFrame, labels: np.ndarray) -> Pipeline:
     return model.fit(table[list(FEATURES)].to_numpy(), labels)
 
 
+def operations(table: pd.DataFrame, side: int = 224, classes: int = 5) -> float:
+    """A lower bound of the arithmetic operations from pixels to class, mean of the images in ``table``, each of
+    ``side`` × ``side`` pixels, one addition, multiplication or comparison counting as one.
+
+    Counted: the grey value (5 a pixel), the threshold (1), labelling with eight neighbours (8); sums and squares of
+    three colours, twice, and second moments over the pixels of the grain (26); standardising and the quadratic forms.
+    Not counted: hull, distance transform, filling of holes, eigenvalues.
+    """
+    number = len(FEATURES)
+    classifier = 2 * number + classes * (2 * number**2 + 2 * number)
+    return 14 * side**2 + 26 * float(table["area"].mean()) + classifier
+
+
 def measure(splits: Splits, perturbed: np.ndarray | None = None, progress: bool = False) -> dict[str, Any]:
     """Train on ``splits.train``, test on ``splits.test``, clean and (if given) ``perturbed``.
 

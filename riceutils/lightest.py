@@ -6,14 +6,16 @@ images are touched once, by the networks that were chosen.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
 import pandas as pd
 
-from riceutils import data, files, flops, models, runs, slimming, training
+from riceutils import comparison, data, files, flops, generalisation, models, runs, slimming, study, training
 from riceutils.data import Splits
 from riceutils.runs import Run, Spec
 
@@ -101,12 +103,45 @@ def reference(source: str, epochs: int = 8, copies: int = 1) -> pd.DataFrame:
     return table
 
 
-def finish(
-    source: str, options: Mapping[str, Any], name: str, epochs: int = 60, seeds: Sequence[int] = (0, 1, 2)
-) -> list[Run]:
-    """Train a chosen network to the end, with every seed, test it once, and commit its runs under ``name``."""
-    splits = data.load(source, 224, [3000, 500, 1500])
-    made = [train(splits, options, epochs=epochs, copies=5, seed=seed) for seed in seeds]
-    for run in made:
-        runs.commit(run, RESULTS / f"{name}-seed{run.spec.seed}")
-    return made
+def chosen(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The networks of a search that are trained to the end: no other is as accurate on validation for the same
+    parameters or fewer, or for the same FLOPs or fewer. Fewest parameters first."""
+    named = table.rename(columns={"val_accuracy": "accuracy"})
+    rows = sorted({row for quantity in LIMITS for row in comparison.front(named, quantity).index})
+    entries = table.loc[rows].sort_values("parameters")
+    return [{"pool": e.pool, "stem": e.stem, "units": json.loads(e.units)} for e in entries.itertuples()]
+
+
+def finish(source: str, wanted: Sequence[Mapping[str, Any]], epochs: int, seeds: Sequence[int], copies: int) -> None:
+    """Train chosen networks to the end, test each once, measure every disturbance alone, and commit the runs.
+
+    The disturbances are those of :mod:`riceutils.generalisation`, on the test images of the study's reference
+    results, which are a part of the test images here.
+    """
+    splits = data.load(source, 224, COUNTS)
+    shared = data.load(source, 224, [1_500, 300, 600]).test
+    rows = generalisation.subset(shared.labels)
+    for options in wanted:
+        for seed in seeds:
+            run = train(splits, options, epochs=epochs, copies=copies, seed=seed)
+            if run.generalisation is None:
+                found = generalisation.measure(
+                    {"": partial(study.predict, run)}, shared.images[rows], shared.labels[rows]
+                )
+                with files.replacing(run.folder / runs.GENERALISATION) as temporary:
+                    found[""].to_csv(temporary, index=False, float_format="%.6g")
+            runs.commit(run, RESULTS / f"pool{options['pool']}-{cost(options)['parameters']}-seed{seed}")
+
+
+def searched() -> pd.DataFrame | None:
+    """The reference search; None when it was not made."""
+    path = RESULTS / "search.csv"
+    return pd.read_csv(path) if path.exists() else None
+
+
+def finished() -> list[Run]:
+    """The networks that were trained to the end on real images, fewest parameters first, then by seed."""
+    found = [Run(path.parent) for path in RESULTS.glob("*/record.json")]
+    return sorted(
+        found, key=lambda run: (cost(run.spec.options)["parameters"], run.spec.options["pool"], run.spec.seed)
+    )

@@ -24,6 +24,7 @@ RESULTS = files.PACKAGE / "results" / "slimming"
 WAYS = ("apoz", "l1", "random", "scratch")
 SHARES = (0.5, 0.25, 0.1, 0.05)  # of the FLOPs that stay
 EPOCHS, AFTER = 10, 5  # before the cut and after it; what starts from scratch gets both
+SIZE, COUNTS = 112, (1_000, 200, 600)  # px; train, validation, test of each class
 PARENTS = ("cnn", "vgg_custom", "googlenet_light")
 HAND_MADE = ("cnn_light", "googlenet_light", "final")  # what the Study cut by hand
 PAIRS = (("apoz", "random"), ("l1", "random"), ("apoz", "l1"), ("apoz", "scratch"), ("random", "scratch"))
@@ -121,7 +122,9 @@ def widths(networks: Mapping[str, keras.Model]) -> Chart:
     canvas, axes = figure(max(2.2, 0.16 * len(layers) * len(networks) + 0.9))
     whole = table.groupby("layer")["channels"].first()
     drawn = table.assign(share=table["channels"] / table["layer"].map(whole))
-    sns.barplot(drawn, x="share", y="layer", hue="network", order=layers, palette=PALETTE, ax=axes[0, 0])
+    sns.barplot(
+        drawn, x="share", y="layer", hue="network", order=layers, palette=PALETTE[: len(networks)], ax=axes[0, 0]
+    )
     for bars, (_, own) in zip(axes[0, 0].containers, table.groupby("network", sort=False), strict=True):
         axes[0, 0].bar_label(bars, [f"{count:,}" for count in own["channels"]], padding=2, fontsize=7)
     axes[0, 0].set(xlabel="share of the channels", ylabel="", xlim=(0, 1.1))
@@ -244,8 +247,8 @@ def reference(source: str, seeds: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
 
     The table is committed anew as each parent and seed is finished: hours, resumable.
     """
-    splits = data.load(source, 112, [1_000, 200, 600])
-    values = {"data": source, "image_size": 112, "images_per_class": [1_000, 200, 600], "epochs": EPOCHS}
+    splits = data.load(source, SIZE, COUNTS)
+    values = {"data": source, "image_size": SIZE, "images_per_class": list(COUNTS), "epochs": EPOCHS}
     base = config.check("02_cnn", values)
     tables = [hand_made(base.model_copy(update={"epochs": EPOCHS + AFTER}), splits, seeds=seeds)]
     for seed in seeds:

@@ -1,8 +1,10 @@
 """The search for the lightest network: a grid within its limits, judged without the test images."""
 
 import numpy as np
+import pandas as pd
+import pytest
 
-from riceutils import data, lightest, runs
+from riceutils import baseline, config, data, lightest, lightestcharts, runs
 
 
 def test_the_grid_stays_within_its_limits_and_reaches_far_down():
@@ -28,3 +30,66 @@ def test_a_search_knows_nothing_of_the_test_images(tmp_path):
     assert len(hidden) >= 2
     for other in hidden:
         np.testing.assert_array_equal(other.predictions["labels"], splits.validation.labels)
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """A search and its networks trained to the end, as short as can be, in a results folder of the test's own."""
+    small = data.load("synthetic", 32, [13, 4, 6], progress=False)
+    monkeypatch.setattr(lightest, "RESULTS", tmp_path)
+    monkeypatch.setattr(lightest.data, "load", lambda *arguments, **options: small)
+    monkeypatch.setattr(lightest, "grid", lambda: [{"pool": 4, "stem": stem, "units": [[4, 1]]} for stem in (3, 4)])
+    lightest.reference("anything", epochs=1, copies=1)
+    lightest.finish("anything", lightest.chosen(lightest.searched()), epochs=1, seeds=(0,), copies=1)
+    return lightest.finished()
+
+
+def test_from_the_search_to_networks_that_were_tested(finished, tmp_path):
+    assert 1 <= len(finished) <= 2
+    assert all(run.folder.parent == tmp_path and run.has_weights for run in finished)
+    assert all(run.generalisation is not None for run in finished)
+    table = lightestcharts.overview(finished, [run for run in map(runs.reference, config.STUDY) if run])
+    assert set(table["source"]) == {"rice_nano", "reference", "published"}
+    smallest = table.sort_values("parameters").iloc[0]
+    assert smallest["source"] == "rice_nano"
+    assert smallest["kB"] == pytest.approx(smallest["parameters"] * 4 / 1000)
+    best = table[(table["source"] == "published")].set_index("model").loc["vgg_custom"]
+    assert (best["parameters"], best["perturbed value"]) == (144_853, pytest.approx(0.9909, abs=1e-4))
+    for figure, numbers in (lightestcharts.family(table), lightestcharts.search(lightest.searched())):
+        assert figure.axes
+        assert len(numbers)
+    measured = lightestcharts.disturbed(lightestcharts.against())
+    assert any(name.startswith("rice_nano") for name in measured["model"])
+    assert measured[["rotation", "all corruptions"]].notna().all(axis=None)
+    assert len(lightestcharts.heat(lightestcharts.against())[1]) == len(measured)
+
+
+def test_the_front_is_what_no_other_beats():
+    rows = [(8, 3, 200, 9e5, 0.9), (8, 4, 300, 8e5, 0.95), (4, 4, 400, 7e5, 0.94), (4, 6, 500, 9e5, 0.95)]
+    table = pd.DataFrame(rows, columns=["pool", "stem", "parameters", "FLOPs", "val_accuracy"]).assign(units="[[4, 1]]")
+    assert [(found["pool"], found["stem"]) for found in lightest.chosen(table)] == [(8, 3), (8, 4), (4, 4)]
+
+
+@pytest.mark.parametrize(("accuracies", "reached"), [([0.999, 0.998], "yes"), ([0.9985, 0.997], "no")])
+def test_an_aim_is_reached_by_the_mean_of_the_seeds(accuracies, reached):
+    rows = [("small", "rice_nano", seed, 1_500, 900_000, share) for seed, share in enumerate(accuracies)]
+    rows += [("large", "rice_nano", 0, 2_500, 900_000, 1.0), ("other", "published", 0, 100, 100, 1.0)]
+    names = ["model", "source", "seed", "parameters", "FLOPs", "perturbed value"]
+    found = lightestcharts.aims(pd.DataFrame(rows, columns=names))
+    assert found.loc[0, ["model", "seeds", "reached"]].tolist() == ["small", 2, reached]
+    assert pd.isna(found.loc[1, "model"])  # nothing that small
+
+
+def test_the_yardstick_counts_segmentation():
+    images = data.load("synthetic", 32, [1, 1, 2], progress=False).test.images
+    table = baseline.features(images)
+    assert baseline.operations(table) > 14 * 224**2 + 26 * table["area"].mean()
+
+
+def test_the_yardstick_beside_a_network(tmp_path):
+    splits = data.load("synthetic", 64, [13, 4, 6], progress=False)
+    run = lightest.train(splits, {"pool": 8, "stem": 3, "units": [[4, 1]]}, epochs=1, copies=1, progress=False)
+    table = lightestcharts.yardstick(run, baseline.measure(splits, splits.test.images), splits)
+    assert table["model"].tolist() == ["rice_nano", "QDA"]
+    assert (table["operations"] > 150_528).all()  # averaging the pixels is counted, and so is cutting the grain out
+    assert (table["ms of processor time"] > 0).all()

@@ -1,0 +1,204 @@
+"""Tables and charts of the lightest networks, beside the study's models and the yardstick without a network.
+
+Charts are ``(figure, table)``, as in :mod:`riceutils.plots`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from riceutils import baseline, claims, comparison, dataset, evaluation, ledger, lightest, perturb, training
+from riceutils.data import Splits
+from riceutils.plots import PALETTE, Chart, figure
+from riceutils.runs import Run
+
+AIMS = (  # perturbed accuracy, parameters, FLOPs
+    (0.998, 2_000, 1_000_000),
+    (0.9909, 500, 250_000),  # the best published model's accuracy, its cost cut to a few thousandths
+)
+COSTS = ("parameters", "FLOPs")
+FLOAT = 4  # bytes of a weight
+LOOKS = {"rice_nano": (PALETTE[2], "^"), "reference": (PALETTE[0], "o"), "published": (PALETTE[1], "s")}
+
+
+def search(table: pd.DataFrame) -> Chart:
+    """Validation accuracy (half of the images perturbed) of every candidate against FLOPs and parameters (log), with
+    the fronts. ``table`` is one of :func:`riceutils.lightest.search`."""
+    canvas, axes = figure(4.0, 1, 2, sharey=True)
+    points = table.rename(columns={"val_accuracy": "accuracy"})
+    for axis, quantity in zip(axes[0], lightest.LIMITS, strict=True):
+        for number, (pool, own) in enumerate(points.groupby("pool")):
+            axis.plot(own[quantity], own["accuracy"], "os"[number], ms=4, color=PALETTE[number], alpha=0.8,
+                      label=f"{pool}×{pool} averaged")  # fmt: skip
+        best = comparison.front(points, quantity)
+        axis.step(best[quantity], best["accuracy"], where="post", color="0.4", linewidth=1, label="Pareto front")
+        axis.set(xscale="log", xlabel=f"{quantity} (log)")
+    axes[0, 0].set_ylabel("validation accuracy")
+    canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return canvas, table
+
+
+def overview(found: Sequence[Run], beside: Sequence[Run] = ()) -> pd.DataFrame:
+    """A row per network: model, source, seed, parameters, FLOPs (both with normalisation folded), kB, clean and
+    perturbed accuracy with Wilson's 95 % interval, images.
+
+    ``found`` are networks of the family, ``beside`` runs of the study's models; the published figures and the
+    reference's yardstick without a network come from their tables.
+    """
+    rows = []
+    for run in [*found, *beside]:
+        nano = run.spec.model == "rice_nano"
+        spent = lightest.cost(run.spec.options) if nano else {q: ledger.static(run.spec.model)[q].value for q in COSTS}
+        name = f"pool {run.spec.options['pool']}, {spent['parameters']:,}" if nano else run.spec.model
+        source = "rice_nano" if nano else "reference"
+        row = {"model": name, "source": source, "seed": run.spec.seed} | {q: int(spent[q]) for q in COSTS}
+        for which in ("clean", "perturbed"):
+            row |= {f"{which} {key}": run.record["metrics"][which][key] for key in ("value", "low", "high")}
+        rows.append(row | {"images": run.record["metrics"]["clean"]["n"]})
+    for entry in ledger.published().to_dict("records"):
+        if entry["test_accuracy"]:
+            share = evaluation.wilson(
+                round(float(entry["test_accuracy"]) * ledger.PUBLISHED_IMAGES), ledger.PUBLISHED_IMAGES
+            )
+            row = {"model": entry["model"], "source": "published", "images": ledger.PUBLISHED_IMAGES}
+            row |= {quantity: int(ledger.static(entry["model"])[quantity].value) for quantity in COSTS}
+            rows.append(
+                row | {"perturbed value": share.value, "perturbed low": share.low, "perturbed high": share.high}
+            )
+    table = pd.DataFrame(rows)
+    return table.assign(kB=table["parameters"] * FLOAT / 1000)
+
+
+def comparable(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`overview` for reading: accuracies as text, lightest first."""
+    shown = table.sort_values(["parameters", "FLOPs"])[["model", "source", "seed", *COSTS, "kB"]].copy()
+    shown["seed"] = [("" if pd.isna(seed) else f"{seed:g}") for seed in shown["seed"]]
+    for which in ("clean", "perturbed"):
+        figures = table.loc[shown.index, [f"{which} {key}" for key in ("value", "low", "high")]].to_numpy()
+        shown[f"{which} accuracy"] = [
+            "" if np.isnan(value) else ledger.written(ledger.Measured(value, low, high), "")
+            for value, low, high in figures
+        ]
+    return shown
+
+
+def family(table: pd.DataFrame) -> Chart:
+    """Share of perturbed test images told wrong (log) against parameters and FLOPs (log): the family with its Pareto
+    front, the study's models as published and as measured here, and QDA on real images as a line."""
+    canvas, axes = figure(4.6, 1, 2, sharey=True)
+    yardsticks = dataset.read().get("baseline", pd.DataFrame(columns=["images", "accuracy"]))
+    for axis, quantity in zip(axes[0], COSTS, strict=True):
+        _errors(axis, table, quantity)
+        for accuracy in yardsticks.loc[yardsticks["images"] == "perturbed", "accuracy"]:
+            axis.axhline(1 - accuracy, color="0.4", linewidth=1, linestyle="--", label="no CNN (QDA)")
+        axis.set(xscale="log", yscale="log", xlabel=f"{quantity} (log)")
+    axes[0, 0].set_ylabel("error on perturbed images (log)")
+    canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    return canvas, comparable(table)
+
+
+def _errors(axis: Axes, table: pd.DataFrame, quantity: str) -> None:
+    points = table.rename(columns={f"perturbed {key}": key for key in ("value", "low", "high")})
+    for source, own in points.groupby("source", sort=False):
+        color, marker = LOOKS[str(source)]
+        spread = np.abs([own["high"] - own["value"], own["value"] - own["low"]])
+        face = "none" if source == "published" else color
+        axis.errorbar(own[quantity], 1 - own["value"], spread, fmt=marker, ms=4, color=color, mfc=face, elinewidth=0.8,
+                      label=source)  # fmt: skip
+        if source == "published":
+            for name, x, y in own[["model", quantity, "value"]].itertuples(index=False):
+                axis.annotate(name, (x, 1 - y), xytext=(3, 3), textcoords="offset points", fontsize=6, color="0.35")
+    means = points[points["source"] == "rice_nano"].groupby("model")[[*COSTS, "value"]].mean()
+    if len(means):
+        best = comparison.front(means.rename(columns={"value": "accuracy"}), quantity)
+        axis.step(best[quantity], 1 - best["accuracy"], where="post", color=PALETTE[2], linewidth=1)
+
+
+def aims(table: pd.DataFrame) -> pd.DataFrame:
+    """Each of ``AIMS``, and the family's network within its limits that is most accurate on perturbed images, mean of
+    its seeds: aim, parameters at most, FLOPs at most, model, seeds, accuracy, reached."""
+    nano = table[table["source"] == "rice_nano"]
+    rows = []
+    for accuracy, parameters, work in AIMS:
+        own = nano[(nano["parameters"] <= parameters) & (nano["FLOPs"] <= work)]
+        row: dict[str, object] = {"aim": accuracy, "parameters at most": parameters, "FLOPs at most": work}
+        if len(own):
+            means = own.groupby("model")["perturbed value"].agg(["mean", "size"])
+            best = means["mean"].idxmax()
+            reached = means.loc[best, "mean"] >= accuracy
+            row |= {"model": best, "seeds": int(means.loc[best, "size"]), "accuracy": means.loc[best, "mean"]}
+            row |= {"reached": "yes" if reached else "no"}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def disturbed(found: Mapping[str, Run]) -> pd.DataFrame:
+    """Accuracy under each part of the published perturbation alone, at its published strength, and under all
+    corruptions together: a row per network that was measured, n images each."""
+    rows = []
+    for name, run in found.items():
+        table = run.generalisation
+        if table is None:
+            continue
+        plain = table[(table["kind"] != "corruption") & table["strength"].isin([0, 1])].set_index("name")["accuracy"]
+        spoilt = table[table["kind"] == "corruption"]
+        share = evaluation.wilson(int(spoilt["correct"].sum()), int(spoilt["n"].sum()))
+        row = {"model": name, "n": int(table["n"].max()), "clean": plain["clean"]}
+        row |= {part: plain[part] for part in perturb.PARTS}
+        rows.append(row | {"all corruptions": share.value, "low": share.low, "high": share.high})
+    return pd.DataFrame(rows)
+
+
+def against(name: str = "vgg_custom") -> dict[str, Run]:
+    """The family's finished networks and the study's models that were measured under every disturbance, ``name``
+    first."""
+    measured = [run for run in claims.counted() if run.generalisation is not None]
+    ours = {f"{run.spec.model}, seed {run.spec.seed}": run for run in measured}
+    own = {}
+    for run in lightest.finished():
+        spent = lightest.cost(run.spec.options)
+        own[f"rice_nano {spent['parameters']:,}, pool {run.spec.options['pool']}, seed {run.spec.seed}"] = run
+    first = {label: run for label, run in ours.items() if run.spec.model == name}
+    return first | own | ours
+
+
+def heat(found: Mapping[str, Run]) -> Chart:
+    """See :func:`riceutils.comparison.generalisations`, of those that were measured."""
+    tables = {name: run.generalisation for name, run in found.items()}
+    return comparison.generalisations({name: table for name, table in tables.items() if table is not None})
+
+
+def yardstick(run: Run, measured: Mapping[str, Any], splits: Splits) -> pd.DataFrame:
+    """A network of the family beside QDA, both of this build: operations at 224×224 (FLOPs; of QDA a lower bound),
+    milliseconds of processor time from pixels to class at the build's image size, and perturbed accuracy.
+
+    ``measured`` is what :func:`riceutils.baseline.measure` gave for the same ``splits``.
+    """
+    images, network = splits.test.images, run.model()
+    training.predict(network, images[:1], run.spec.preprocessing)
+    start = time.process_time()
+    training.predict(network, images, run.spec.preprocessing)
+    seconds = (time.process_time() - start) / len(images)
+    table = baseline.features(images)
+    area = table["area"] * (224 / splits.image_size) ** 2
+    rows = [("rice_nano", lightest.cost(run.spec.options)["FLOPs"], seconds, run.record["metrics"]["perturbed"])]
+    least = round(baseline.operations(table.assign(area=area), classes=len(splits.classes)))
+    rows.append((comparison.BASELINE, least, measured["seconds_per_image"], vars(measured["accuracy"]["perturbed"])))
+    return pd.DataFrame(
+        [
+            (
+                name,
+                work,
+                1000 * spent,
+                ledger.written(ledger.Measured(*(share[k] for k in ("value", "low", "high"))), ""),
+            )
+            for name, work, spent, share in rows
+        ],
+        columns=["model", "operations", "ms of processor time", "perturbed accuracy"],
+    )

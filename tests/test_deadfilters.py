@@ -1,0 +1,92 @@
+"""Black by numbers: what the tables of the chapter on dead filters say of a network whose dead filters are known."""
+
+import numpy as np
+import pytest
+
+from riceutils import activations, claims, config, data, deadfilters, study
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return data.load("synthetic", 32, [8, 4, 6], progress=False)
+
+
+@pytest.fixture(scope="module")
+def run(splits):
+    values = {"data": "synthetic", "image_size": 32, "images_per_class": [8, 4, 6], "epochs": 1}
+    return study.run("cnn_light", config.check("03_cnn_light", values), splits)
+
+
+@pytest.fixture
+def spoilt(run, splits, monkeypatch):
+    """The run with one filter of its first convolution dead, and one that is always on and everywhere the same."""
+    model = run.model()
+    layer = activations.convolutions(model)[0]
+    kernel, bias = (np.array(value) for value in layer.get_weights())
+    kernel[..., :2], bias[:2] = 0, (-1, 1)
+    layer.set_weights([kernel, bias])
+    monkeypatch.setattr(type(run), "model", lambda self: model)
+    monkeypatch.setitem(run.__dict__, "filters", activations.measure(model, splits.test.images))
+    return run
+
+
+def test_what_never_fires_is_counted(spoilt):
+    (row,) = deadfilters.totals([spoilt]).to_dict("records")
+    census = deadfilters.census([spoilt])
+    assert row["never fire"] == census["never fire"].sum() >= 1
+    assert row["filters"] == census["filters"].sum() == 24
+    assert row["fires on at most"] == pytest.approx(1 - 0.05 ** (1 / 30))
+    assert census["depth"].iloc[0] == 0
+    assert census["depth"].iloc[-1] == 1
+    figure, table = deadfilters.by_depth(census)
+    assert len(figure.axes) == 2
+    assert len(table) == len(census)
+
+
+def test_what_looks_black_need_not_be(spoilt, splits):
+    first = deadfilters.looks(spoilt, splits.test.images).iloc[0]
+    assert first["looks black"] >= 2 / first["filters"]  # a constant map has no contrast: it is drawn black
+    assert 1 / first["filters"] <= first["black"] < first["looks black"]
+    assert first["of those dead"] < 1
+    maps = activations.maps(spoilt.model(), splits.test.images[:1])
+    layer, outputs = next(iter(maps.items()))
+    fires = spoilt.filters.set_index("layer").loc[layer, "fires"].to_numpy()
+    _, table = deadfilters.impression(outputs[0], fires, layer)
+    assert table.loc[0, ["looks black", "looks black, one scale"]].all()
+    assert table.loc[1, "looks black"]
+
+
+def test_more_images_leave_fewer_dead_filters(spoilt, splits):
+    table = deadfilters.growth(spoilt, splits.test.images)
+    assert table["images"].tolist() == [1, 2, 5, 10, 20, 30]
+    assert table["never fire"].is_monotonic_decreasing
+    assert table["never fire"].iloc[-1] == deadfilters.totals([spoilt])["never fire"].iloc[0]
+    assert (table["low"] <= table["never fire"]).all()
+    assert (table["never fire"] <= table["high"]).all()
+    assert deadfilters.growing(table)[0].axes
+
+
+def test_probe_sets_are_compared_with_the_first(spoilt, splits):
+    table = deadfilters.stability(spoilt, deadfilters.probes(splits)).set_index("probe")
+    assert list(table.index) == ["test", "validation", "perturbed"]
+    assert table.loc["test", "rank correlation"] == pytest.approx(1)
+    assert (table["in both"] <= table["never fire"]).all()
+    assert table.loc["test", "in both"] == table.loc["test", "never fire"]
+
+
+def test_twins_and_old_tables(run, spoilt, splits):
+    (row,) = deadfilters.twins([spoilt]).to_dict("records")
+    assert row["filters that fire"] == 24 - deadfilters.totals([spoilt])["never fire"].iloc[0]
+    assert 0 <= row["correlated above 0.95"] <= 1
+    assert deadfilters.redundancy(spoilt.filters)[0].axes
+    old = spoilt.filters.drop(columns=["redundancy", "nearest", "p99"])
+    spoilt.__dict__["filters"] = old
+    assert deadfilters.twins([spoilt]).empty
+    assert "redundancy" in deadfilters.filters(spoilt, splits.test.images)
+
+
+def test_the_reference_runs_have_a_census():
+    counted = claims.counted()
+    table = deadfilters.totals(counted)
+    assert len(table) == len(counted) > 0
+    assert table["share"].between(table["low"], table["high"]).all()

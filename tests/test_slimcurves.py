@@ -1,0 +1,92 @@
+"""The experiment of the slimming chapter: equal shapes, equal budgets, honest intervals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from riceutils import config, data, flops, slimcurves, slimming, study
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return data.load("synthetic", 32, [8, 4, 6], progress=False)
+
+
+@pytest.fixture(scope="module")
+def parent(splits):
+    values = {"data": "synthetic", "image_size": 32, "images_per_class": [8, 4, 6], "epochs": 2}
+    return study.run("final", config.check("10_final_model", values), splits)
+
+
+@pytest.fixture(scope="module")
+def curves(parent, splits):
+    return slimcurves.curve(parent, splits, [0.5, 0.25], epochs=1, progress=False)
+
+
+def test_all_ways_have_one_shape_and_one_budget(curves, parent):
+    whole = flops.count(parent.model()).total
+    assert curves["way"].tolist() == ["whole", *slimcurves.WAYS, *slimcurves.WAYS]
+    for share, own in curves[curves["way"] != "whole"].groupby("share"):
+        assert own["parameters"].nunique() == own["FLOPs"].nunique() == 1
+        assert own["FLOPs"].iloc[0] <= share * whole
+        assert own.set_index("way")["epochs"].to_dict() == {"apoz": 1, "l1": 1, "random": 1, "scratch": 3}
+    assert curves["clean accuracy"].between(0, 1).all()
+    assert curves["perturbed accuracy"].between(0, 1).all()
+
+
+def test_charts_and_tables(curves, parent, splits):
+    light = slimcurves.hand_made(config.check("02_cnn", {"image_size": 32, "images_per_class": [8, 4, 6], "epochs": 1}),
+                                 splits, ["cnn_light"])  # fmt: skip
+    both = pd.concat([curves, light], ignore_index=True)
+    figure, table = slimcurves.chart(both)
+    assert len(figure.axes) == 2
+    assert table["way"].value_counts()["hand-made"] == 1
+    assert set(slimcurves.differences(both)["model"]) == {"final", "all"}
+    network = parent.model()
+    half = slimming.apply(network, slimming.select(network, splits.test.images, "l1", {"flops": 0.5}))
+    _, widths = slimcurves.widths({"whole": network, "half": half})
+    assert (widths.groupby("layer")["channels"].agg(lambda both: both.iloc[1] <= both.iloc[0])).all()
+
+
+def test_lossless_removal_is_lossless(parent, splits):
+    probe = splits.train.images
+    row = slimcurves.lossless(parent, probe, splits.test.images)
+    assert row["largest difference, probe"] <= 1e-5
+    assert 0 <= row["parameters saved"] < 1
+    assert row["removed"] <= row["channels"]
+
+
+def test_differences_are_of_pairs():
+    rows = [
+        {"parent": "cnn", "way": way, "share": share, "seed": seed, "images": 100, "clean accuracy": value,
+         "perturbed accuracy": value}
+        for share in (0.5, 0.1)
+        for seed in (0, 1)
+        for way, value in zip(slimcurves.WAYS, (0.9 + seed / 100, 0.8, 0.88 + seed / 100, 0.7), strict=True)
+    ]  # fmt: skip
+    table = slimcurves.differences(pd.DataFrame(rows)).set_index(["model", "first", "second"])
+    assert table.loc[("all", "apoz", "random"), "pairs"] == 4
+    assert table.loc[("cnn", "apoz", "random"), "clean accuracy, difference"] == "+2.00 [+2.00, +2.00]"
+    assert table.loc[("cnn", "l1", "random"), "clean accuracy, difference"].startswith("-8.50")
+
+
+def test_intervals():
+    mean, low, high = slimcurves.interval([0.9], 100)
+    assert low < mean == 0.9 < high
+    mean, low, high = slimcurves.interval([0.9, 0.92, 0.94], 100)
+    assert (mean, high - mean) == pytest.approx((0.92, 4.303 * 0.02 / np.sqrt(3)), rel=1e-3)
+    assert mean - low == pytest.approx(high - mean)
+
+
+def test_reference_experiments_are_committed_as_they_grow(tmp_path, splits, parent, monkeypatch):
+    monkeypatch.setattr(slimcurves, "RESULTS", tmp_path)
+    monkeypatch.setattr(slimcurves.data, "load", lambda *arguments, **options: splits)
+    monkeypatch.setattr(slimcurves, "PARENTS", ("cnn_light",))
+    monkeypatch.setattr(slimcurves, "HAND_MADE", ("cnn_light",))
+    monkeypatch.setattr(slimcurves, "SHARES", (0.5,))
+    monkeypatch.setattr(slimcurves, "SIZE", 32)
+    monkeypatch.setattr(slimcurves, "EPOCHS", 1)
+    monkeypatch.setattr(slimcurves, "AFTER", 1)
+    assert slimcurves.tables() == {}
+    made = slimcurves.reference("anything", seeds=(0,))
+    pd.testing.assert_frame_equal(slimcurves.tables()["curves"], made, check_dtype=False, rtol=1e-5)
