@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from typing import Any
 
@@ -39,7 +39,12 @@ LIMITS = {"parameters": 2_000, "FLOPs": 1_000_000}  # of what is searched, norma
 
 def cost(options: Mapping[str, Any], classes: int = 5) -> dict[str, int]:
     """Parameters and FLOPs at 224×224×3, shrinking included, once normalisation is folded into the convolutions."""
-    folded = slimming.fold(models.build("rice_nano", (224, 224, 3), classes, **options))
+    return dict(_cost(json.dumps(options, sort_keys=True), classes))
+
+
+@cache
+def _cost(options: str, classes: int) -> dict[str, int]:
+    folded = slimming.fold(models.build("rice_nano", (224, 224, 3), classes, **json.loads(options)))
     return {"parameters": folded.count_params(), "FLOPs": flops.count(folded).total}
 
 
