@@ -58,8 +58,16 @@ def settings(parameters: config.DataParameters, splits: Splits) -> None:
         table(pd.DataFrame(departures, columns=["parameter", "published", "this build"]))
 
 
-def source(model: str) -> None:
-    """Display the source of a model's function, with the helpers that it uses, read from the library."""
+def source(model: str, *above: str) -> None:
+    """Display the source of a model's function, with the helpers that it uses, read from the library; what stands
+    ``above``, on the same page, with other models' is left out."""
+    shown = [found for other in above for found in _sources(other)]
+    wanted = [found for found in _sources(model) if found not in shown]
+    display(Markdown("```python\n" + "\n\n".join(inspect.getsource(found) for found in wanted) + "```"))
+
+
+def _sources(model: str) -> list[Any]:
+    """The function of a model, and all functions and classes of ``riceutils.models`` that it uses."""
     from riceutils import models
 
     wanted: list[Any] = [models.architecture(model).function]
@@ -71,7 +79,7 @@ def source(model: str) -> None:
             names = _names(current.__code__) if inspect.isfunction(current) else []
             used = (current.__globals__.get(name) for name in names)
             wanted += [found for found in used if getattr(found, "__module__", "").startswith("riceutils.models.")]
-    display(Markdown("```python\n" + "\n\n".join(inspect.getsource(found) for found in seen) + "```"))
+    return seen
 
 
 def _names(compiled: CodeType) -> list[str]:
