@@ -187,7 +187,7 @@ def measure(source: str, commit: bool) -> None:
         dataset.write(tables, dataset.REFERENCE)
 
 
-for _command in (commands.train, commands.generalise, commands.background, commands.slim):
+for _command in (commands.train, commands.generalise, commands.background, commands.slim, commands.experiment):
     main.add_command(_command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import click
@@ -116,6 +117,27 @@ def background(names: Sequence[str], data: str | None) -> None:
     for name in names:
         for run in background.reference(name, data):
             click.echo(f"{name}, seed {run.spec.seed}: {run.record['stopped']}, {run.record['metrics']['clean']}")
+
+
+EXPERIMENTS = {  # name → the function that makes and commits its tables, from images
+    "dead": "riceutils.dead:reference",
+    "filters": "riceutils.deadfilters:reference",
+    "lossless": "riceutils.slimcurves:reference_lossless",
+    "slimming": "riceutils.slimcurves:reference",
+    "block5": "riceutils.slimcurves:reference_block5",
+    "search": "riceutils.lightest:reference",
+    "lightest": "riceutils.lightest:finish",
+}
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, type=click.Choice(list(EXPERIMENTS)), metavar="EXPERIMENT...")
+@click.option("--data", required=True, help="The real images: kaggle, a folder or a zip.")
+def experiment(names: Sequence[str], data: str) -> None:
+    """Make the reference results of dead, filters, lossless, slimming, block5, search or lightest; resumable."""
+    for name in names:
+        resolve_name(EXPERIMENTS[name])(data)
+        click.echo(f"{name}: committed.")
 
 
 @click.command()

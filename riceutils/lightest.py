@@ -117,25 +117,27 @@ def chosen(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{"pool": e.pool, "stem": e.stem, "units": json.loads(e.units)} for e in entries.itertuples()]
 
 
-def finish(source: str, wanted: Sequence[Mapping[str, Any]], epochs: int, seeds: Sequence[int], copies: int) -> None:
-    """Train chosen networks to the end, test each once, measure every disturbance alone, and commit the runs.
+def finish(source: str, epochs: int = 40, copies: int = 5, seeds: Sequence[int] = (0, 1, 2)) -> None:
+    """Train the networks that the committed search has chosen to the end, test each once, measure every disturbance
+    alone, and commit the runs: all networks with the first seed, then with the next.
 
     The disturbances are those of :mod:`riceutils.generalisation`, on the test images of the study's reference
-    results, which are a part of the test images here.
+    results, which are a part of the test images here. Raises ``FileNotFoundError`` before there is a search.
     """
+    table = searched()
+    if table is None:
+        raise FileNotFoundError(f"No search in {RESULTS}. Run it first: python -m riceutils experiment search.")
     splits = data.load(source, 224, COUNTS)
     shared = data.load(source, 224, [1_500, 300, 600]).test
     rows = generalisation.subset(shared.labels)
-    for options in wanted:
-        for seed in seeds:
-            run = train(splits, options, epochs=epochs, copies=copies, seed=seed)
-            if run.generalisation is None:
-                found = generalisation.measure(
-                    {"": partial(study.predict, run)}, shared.images[rows], shared.labels[rows]
-                )
-                with files.replacing(run.folder / runs.GENERALISATION) as temporary:
-                    found[""].to_csv(temporary, index=False, float_format="%.6g")
-            runs.commit(run, RESULTS / f"pool{options['pool']}-{cost(options)['parameters']}-seed{seed}")
+    for seed, options in product(seeds, chosen(table)):
+        run = train(splits, options, epochs=epochs, copies=copies, seed=seed)
+        if run.generalisation is None:
+            predict = partial(study.predict, run)
+            found = generalisation.measure({"": predict}, shared.images[rows], shared.labels[rows])
+            with files.replacing(run.folder / runs.GENERALISATION) as temporary:
+                found[""].to_csv(temporary, index=False, float_format="%.6g")
+        runs.commit(run, RESULTS / f"pool{options['pool']}-{cost(options)['parameters']}-seed{seed}")
 
 
 def searched() -> pd.DataFrame | None:

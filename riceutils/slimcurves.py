@@ -259,8 +259,13 @@ def reference(source: str, seeds: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def reference_block5(source: str, parent: Run) -> pd.DataFrame:
-    """The same for block 5 of a VGG16 run on cached features, one seed; ``SHARES`` are of block 5's FLOPs."""
+def reference_block5(source: str) -> pd.DataFrame:
+    """The same for block 5 of the reference VGG16 on cached features, one seed; ``SHARES`` are of block 5's FLOPs.
+
+    Raises ``ValueError`` or ``FileNotFoundError`` when VGG16 has not been trained here.
+    """
+    committed = runs.resolve("vgg16")
+    parent = runs.find(committed.spec) or committed
     splits = data.load(source, parent.spec.image_size, [1_500, 300, 600])
     table = curve(parent, splits, SHARES, epochs=AFTER, layers=BLOCK5)
     _commit(table, "block5")

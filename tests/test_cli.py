@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from riceutils import runs
+from riceutils import commands, runs
 from riceutils.__main__ import main
 
 
@@ -107,3 +107,19 @@ def test_ledger_lists_every_published_figure():
 def test_importing_the_library_does_not_import_tensorflow():
     code = "import sys, riceutils, riceutils.__main__; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("name", list(commands.EXPERIMENTS))
+def test_experiments_start_from_images_that_are_there(name, tmp_path, monkeypatch):
+    for module in ("slimcurves", "lightest", "deadfilters", "dead"):
+        monkeypatch.setattr(f"riceutils.{module}.RESULTS", tmp_path)
+    result = call("experiment", name, "--data", "no/such/folder")
+    assert result.exit_code == 1
+    assert "No such folder or zip" in result.output or "experiment search" in result.output or "vgg16" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_experiments_are_named():
+    result = call("experiment", "everything", "--data", "kaggle")
+    assert result.exit_code == 2
+    assert "slimming" in result.output

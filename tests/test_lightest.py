@@ -38,9 +38,11 @@ def finished(tmp_path, monkeypatch):
     small = data.load("synthetic", 32, [13, 4, 6], progress=False)
     monkeypatch.setattr(lightest, "RESULTS", tmp_path)
     monkeypatch.setattr(lightest.data, "load", lambda *arguments, **options: small)
+    with pytest.raises(FileNotFoundError, match="experiment search"):
+        lightest.finish("anything")
     monkeypatch.setattr(lightest, "grid", lambda: [{"pool": 4, "stem": stem, "units": [[4, 1]]} for stem in (3, 4)])
     lightest.reference("anything", epochs=1, copies=1)
-    lightest.finish("anything", lightest.chosen(lightest.searched()), epochs=1, seeds=(0,), copies=1)
+    lightest.finish("anything", epochs=1, copies=1, seeds=(0,))
     return lightest.finished()
 
 
