@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.patches import Rectangle
 
-from riceutils import dead, designs, errata, gradients, models
+from riceutils import dead, designs, errata, gradients, models, study, training
 from riceutils.data import Splits
 from riceutils.plots import PALETTE, Chart, figure
+from riceutils.runs import Run
 
+FLAT = {"ReLU": ([0], 0.0), "tanh": ([-1, 1], 0.05), "sigmoid": ([0, 1], 0.025)}  # ends, and how near counts
 KINDS = {"convolution": PALETTE[0], "dense layer": PALETTE[1], "auxiliary head": PALETTE[2], "other": "0.6"}
 
 
@@ -67,6 +70,19 @@ def growth(names: Iterable[str]) -> Chart:
     axis.set_yticks(ticks := (3, 10, 30, 100, 300, 1000), [str(tick) for tick in ticks])
     axis.legend(fontsize=8)
     return canvas, pd.concat(tables, ignore_index=True)[["model", "layer", "number", "receptive field"]]
+
+
+def first_layers(table: pd.DataFrame) -> Chart:
+    """FLOPs and receptive field of each row of :func:`riceutils.designs.first_layers`."""
+    canvas, axes = figure(3.2, 1, 2, sharey=True)
+    labels = table["kernel"] + " by " + table["stride"].astype(str)
+    for axis, quantity in zip(axes[0], ("FLOPs", "receptive field"), strict=True):
+        bars = axis.barh(labels, table[quantity], color=PALETTE[0])
+        axis.bar_label(bars, [f"{value:,}" for value in table[quantity]], padding=3, fontsize=8)
+        axis.set(xlabel=quantity)
+        axis.margins(x=0.35)
+    axes[0, 0].invert_yaxis()
+    return canvas, table
 
 
 def parts(names: Sequence[str]) -> Chart:
@@ -158,3 +174,32 @@ def factorised() -> Chart:
     axes[0, 0].set(ylabel="weights per pair of channels")
     axes[0, 0].legend(fontsize=8)
     return canvas, table.rename(columns=designs_of | {"threes_saved": "stack saves, %", "lines_saved": "lines save, %"})
+
+
+def slopes(runs: Mapping[str, Run], splits: Splits) -> Chart:
+    """Norm of the gradient of every layer's kernel before and after training, a line per run, on validation images."""
+    probe = dead.probes(splits.validation)
+    panels: dict[str, dict[str, pd.Series]] = {"before training": {}, "after training": {}}
+    for name, run in runs.items():
+        for title, network in zip(panels, (training.new_model(run.spec), run.model()), strict=True):
+            panels[title][name] = gradients.diagnose(network, *probe).set_index("layer")["gradient"]
+    canvas, table = _by_layer(panels)
+    canvas.axes[0].set_ylabel("norm of the kernel's gradient")
+    return canvas, table
+
+
+def flat(runs: Mapping[str, Run], images: np.ndarray) -> Chart:
+    """Share of each convolution's outputs on uint8 ``images`` (N, H, W, 3) that lie where the activation is flat.
+
+    ``runs`` are named as in ``FLAT``, after their activation: zero for ReLU, for others 2.5 % of the range from an end.
+    """
+    rows = [
+        (name, layer, sum(float(np.mean(np.abs(values - end) <= FLAT[name][1])) for end in FLAT[name][0]))
+        for name, run in runs.items()
+        for layer, values in study.maps(run, images).items()
+    ]
+    table = pd.DataFrame(rows, columns=["training", "layer", "flat share"])
+    canvas, axes = figure(3.2)
+    sns.barplot(table, x="layer", y="flat share", hue="training", palette=PALETTE[: len(runs)], ax=axes[0, 0])
+    axes[0, 0].set(ylim=(0, 1), ylabel="share of outputs on a flat end")
+    return canvas, table

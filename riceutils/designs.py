@@ -78,6 +78,36 @@ def growth(model: keras.Model) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "number", "receptive field"])
 
 
+def sides(cases: Iterable[tuple[int, str]], kernel: int = 11, stride: int = 4) -> pd.DataFrame:
+    """Side of the map that a convolution makes of square images, as Keras computes it, by (image size, padding)."""
+    import keras
+
+    layer = {kind: keras.layers.Conv2D(1, kernel, strides=stride, padding=kind) for kind in ("valid", "same")}
+    rows = [(size, kind, layer[kind].compute_output_shape((1, size, size, 3))[1]) for size, kind in cases]
+    return pd.DataFrame(rows, columns=["image size", "padding", "side"])
+
+
+def first_layers(model: keras.Model, choices: Iterable[tuple[int, int]]) -> pd.DataFrame:
+    """What another first convolution, by (kernel, stride), would cost ``model`` in place of its own, without padding.
+
+    Columns: kernel, stride, output shape, parameters, FLOPs, and the receptive field of the last map, all layers
+    behind the first one being as they are.
+    """
+    import keras
+
+    first = next(layer for layer in model.layers if hasattr(layer, "kernel"))
+    behind = growth(model)["receptive field"].iloc[-1]
+    further = (behind - first.kernel_size[0]) // first.strides[0]  # steps of the first map
+    rows = []
+    for kernel, stride in choices:
+        layer = keras.layers.Conv2D(first.filters, kernel, strides=stride)
+        spent = flops.count(keras.Sequential([keras.Input(model.input_shape[1:]), layer])).by_layer.iloc[-1]
+        cost = (spent["output shape"], spent["parameters"], spent["FLOPs"])
+        rows.append((f"{kernel}×{kernel}", stride, *cost, kernel + stride * further))
+    names = ["kernel", "stride", "output shape", "parameters", "FLOPs", "receptive field"]
+    return pd.DataFrame(rows, columns=names)
+
+
 @cache
 def parts(model: str, classes: int | None = None) -> pd.DataFrame:
     """Where ``model`` (a registry name, at its own input size) keeps parameters and FLOPs.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from riceutils import designcharts, designs, errata, flops, gradients, models
+from riceutils import background, config, data, designcharts, designs, errata, flops, gradients, models
 from riceutils.models.classics import Supervised
 
 STRIDE_1 = [[(kernel, 1) for kernel in kernels] for kernels in designs.STACKS.values()]
@@ -74,6 +74,32 @@ def test_growth_follows_strides_poolings_and_the_widest_branch():
     found = designs.growth(models.build("googlenet", (64, 64, 3))).set_index("layer")["receptive field"]
     assert found["inception_3a_5x5"] == designs.receptive_field([*stem, (1, 1), (5, 1)])
     assert found["inception_3b_5x5"] == designs.receptive_field([*stem, (5, 1), (5, 1)])
+
+
+def test_other_first_layers_are_what_keras_builds():
+    model = models.build("alexnet_valid")
+    table = designs.first_layers(model, [(11, 4), (3, 1)])
+    first = next(layer for layer in model.layers if hasattr(layer, "kernel"))
+    own = table.iloc[0]
+    assert (own["kernel"], own["parameters"]) == ("11×11", first.count_params())
+    assert tuple(own["output shape"]) == tuple(first.output.shape[1:])
+    assert own["receptive field"] == designs.growth(model)["receptive field"].iloc[-1]
+    assert table.iloc[1]["receptive field"] < own["receptive field"]
+    assert len(designcharts.first_layers(table)[1]) == 2
+    assert designs.sides([(224, "valid"), (227, "valid"), (224, "same")])["side"].tolist() == [54, 55, 56]  # erratum 18
+
+
+def test_slopes_and_flat_ends():
+    splits = data.load("synthetic", 32, [4, 2, 2], progress=False)
+    parameters = config.check("14_alexnet", {"data": "synthetic", "epochs": 1})
+    runs = {
+        name: background.run("alexnet_small", parameters, splits, activation=name.lower()) for name in designcharts.FLAT
+    }
+    _, table = designcharts.slopes(runs, splits)
+    assert table.groupby(["quantity", "case"]).ngroups == 6
+    _, flat = designcharts.flat(runs, splits.test.images)
+    assert flat["flat share"].between(0, 1).all()
+    assert flat[flat["training"] == "ReLU"]["flat share"].max() > 0
 
 
 @pytest.mark.parametrize("name", ["cnn", "googlenet", "googlenet_aux_corrected"])
