@@ -82,17 +82,17 @@ def table(built: Mapping[str, Run | Sequence[Run]], published: Mapping[str, str]
                 name,
                 *(count or [""]),
                 given,
-                _accuracy(kept) or "not measured yet",
+                accuracy(kept) or "not measured yet",
                 len(kept) or "",
                 epochs,
-                _accuracy(ours),
+                accuracy(ours),
             )
         )
     names = ["training", "parameters", "published", "reference", "seeds", "epochs", "this build"]
     return pd.DataFrame(rows, columns=names)
 
 
-def _accuracy(found: Sequence[Run]) -> str:
+def accuracy(found: Sequence[Run]) -> str:
     """Test accuracy with its interval; of several seeds, which share their test images, the mean and the range."""
     if len(found) == 1:
         figures = found[0].record["metrics"]["clean"]

@@ -31,13 +31,16 @@ PROTOCOL = {
 }
 
 
-def settings(parameters: config.DataParameters, splits: Splits) -> None:
-    """Display the parameters of this build, what images it ran on, and where it departs from the protocol."""
+def settings(parameters: config.DataParameters, splits: Splits | None = None) -> None:
+    """Display the parameters of this build and, if it uses images, what they are and where it departs from the
+    protocol."""
     meanings = phrases()["parameters"]
     rows = [(code(name), str(value), Markup(spans(meanings[name]))) for name, value in parameters.model_dump().items()]
     # A page tells no local paths.
     rows = [(name, Path(value).name if "/" in value else value, meaning) for name, value, meaning in rows]
     table(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
+    if splits is None:
+        return
     counts = {side: len(getattr(splits, side)) for side in ("train", "validation", "test")}
     note("demonstration" if splits.kind == "synthetic" else "real_build", images=f"{sum(counts.values()):,}")
     if isinstance(parameters, config.BackgroundParameters):

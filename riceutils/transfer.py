@@ -138,20 +138,8 @@ def results(built: Mapping[str, Run]) -> pd.DataFrame:
         record, spec = finished.record, finished.spec
         reused = "yes" if record["features_reused"] else "no"
         seconds = f"{record['seconds']['training']:.1f}"
-        clean = ledger.Measured(*(record["metrics"]["clean"][key] for key in ("value", "low", "high")))
-        share = ledger.written(clean, "")
-        rows.append(
-            (
-                spec.model,
-                label,
-                spec.weights or "none",
-                f"{spec.learning_rate:g}",
-                len(finished.history),
-                reused,
-                seconds,
-                share,
-            )
-        )
+        how = (spec.weights or "none", f"{spec.learning_rate:g}", len(finished.history), reused, seconds)
+        rows.append((spec.model, label, *how, background.accuracy([finished])))
     names = ["model", "training", "weights", "learning rate", "epochs", "cached features", "seconds", "accuracy"]
     return pd.DataFrame(rows, columns=names)
 
