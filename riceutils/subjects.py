@@ -37,6 +37,32 @@ class Copy:
         return perturb.published(np.asarray(self.images[rows]), rows.start, self.seed)
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Sets of equally many images or features, one after the other, read as they are asked for: copies of thousands
+    of images need not be in memory at once, nor stay there."""
+
+    sets: list[np.ndarray]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.sets[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (sum(map(len, self.sets)), *self.sets[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        number, place = np.divmod(rows, len(self.sets[0]))
+        for n in np.unique(number):
+            found[number == n] = self.sets[n][place[number == n]]
+        return found
+
+
 def perturbed_test(splits: Splits) -> np.ndarray:
     """The test images under the published perturbation: drawn once, kept, the same for every model."""
     target = files.home() / "images" / f"{splits.fingerprint}-perturbed.npy"
@@ -74,7 +100,7 @@ def prepare(model: keras.Model, spec: Spec, splits: Splits, reuse: bool = True, 
         split, sets = getattr(splits, side), images[side]
         if len(sets) > 1:
             labels, names = np.tile(split.labels, len(sets)), split.files * len(sets)
-            split = replace(split, images=np.concatenate(sets), labels=labels, files=names)
+            split = replace(split, images=Joined(sets), labels=labels, files=names)
         sides[side] = replace(split, images=sets[0]) if len(sets) == 1 else split
     network = model if divided is None or computed is None else divided.head
     return Subject(network, **sides, tests={which: images[which][0] for which in ("clean", "perturbed")})

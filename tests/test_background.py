@@ -1,8 +1,9 @@
 """Trainings of the background chapters: declared once, kept apart from the study's, shown as missing when they are."""
 
+import numpy as np
 import pytest
 
-from riceutils import background, models, runs, study, training
+from riceutils import background, models, runs, study, subjects, training
 from riceutils.config import BackgroundParameters, ParameterError, TrainingParameters
 from riceutils.runs import Spec
 
@@ -77,3 +78,11 @@ def test_copies_need_a_network_that_shrinks_its_images():
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"cnn_light: copies are for networks that shrink.*Use augment instead"):
         training.train_or_load(spec, loaded, progress=False)
+
+
+def test_joined_sets_equal_their_concatenation():
+    sets = [np.arange(12, dtype=np.float16).reshape(3, 4) + 100 * number for number in range(3)]
+    joined = subjects.Joined(sets)
+    rows = np.array([8, 0, 4, 4, 2])
+    np.testing.assert_array_equal(joined[rows], np.concatenate(sets)[rows])
+    assert (len(joined), joined.shape, joined.dtype) == (9, (9, 4), np.float16)
