@@ -37,7 +37,7 @@ class Copy:
         return perturb.published(np.asarray(self.images[rows]), rows.start, self.seed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Joined:
     """Sets of equally many images or features, one after the other, read as they are asked for: copies of thousands
     of images need not be in memory at once, nor stay there."""
