@@ -117,9 +117,9 @@ def chosen(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{"pool": e.pool, "stem": e.stem, "units": json.loads(e.units)} for e in entries.itertuples()]
 
 
-def finish(source: str, epochs: int = 40, copies: int = 5, seeds: Sequence[int] = (0, 1, 2)) -> None:
+def finish(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] = (0, 1, 2)) -> None:
     """Train the networks that the committed search has chosen to the end, test each once, measure every disturbance
-    alone, and commit the runs: all networks with the first seed, then with the next.
+    alone, and commit the runs: all networks with the first seed, the largest first, then with the next.
 
     The disturbances are those of :mod:`riceutils.generalisation`, on the test images of the study's reference
     results, which are a part of the test images here. Raises ``FileNotFoundError`` before there is a search.
@@ -128,16 +128,28 @@ def finish(source: str, epochs: int = 40, copies: int = 5, seeds: Sequence[int] 
     if table is None:
         raise FileNotFoundError(f"No search in {RESULTS}. Run it first: python -m riceutils experiment search.")
     splits = data.load(source, 224, COUNTS)
-    shared = data.load(source, 224, [1_500, 300, 600]).test
-    rows = generalisation.subset(shared.labels)
-    for seed, options in product(seeds, chosen(table)):
-        run = train(splits, options, epochs=epochs, copies=copies, seed=seed)
-        if run.generalisation is None:
-            predict = partial(study.predict, run)
-            found = generalisation.measure({"": predict}, shared.images[rows], shared.labels[rows])
-            with files.replacing(run.folder / runs.GENERALISATION) as temporary:
-                found[""].to_csv(temporary, index=False, float_format="%.6g")
-        runs.commit(run, RESULTS / f"pool{options['pool']}-{cost(options)['parameters']}-seed{seed}")
+    for seed in seeds:
+        for options in reversed(chosen(table)):
+            _commit(train(splits, options, epochs=epochs, copies=copies, seed=seed))
+        _generalise(source)
+
+
+def _generalise(source: str) -> None:
+    """Measure the finished networks that were not yet, all at once: the disturbed images are made one time."""
+    missing = {run.folder.name: run for run in finished() if run.generalisation is None}
+    test = data.load(source, 224, [1_500, 300, 600]).test
+    rows = generalisation.subset(test.labels)
+    predictors = {name: partial(study.predict, run) for name, run in missing.items()}
+    for name, table in generalisation.measure(predictors, test.images[rows], test.labels[rows]).items():
+        run = runs.find(missing[name].spec) or missing[name]
+        with files.replacing(run.folder / runs.GENERALISATION) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g")
+        _commit(run)
+
+
+def _commit(run: Run) -> None:
+    options = run.spec.options
+    runs.commit(run, RESULTS / f"pool{options['pool']}-{cost(options)['parameters']}-seed{run.spec.seed}")
 
 
 def searched() -> pd.DataFrame | None:

@@ -223,10 +223,13 @@ def compared(
 ) -> None:
     """Display ``function`` (a table or chart) of the table ``name``: of the reference results, then of this build."""
     for label, tables in (("label_reference", reference), ("label_this_build", built)):
-        note("of" if name in tables else "empty", label=phrases()[label])
-        if name in tables:
-            result = function(tables[name])
-            chart(*result) if isinstance(result, tuple) else table(result)
+        result = function(tables[name]) if name in tables else None
+        nothing = result is None or (isinstance(result, pd.DataFrame) and result.empty)
+        note("empty" if nothing else "of", label=phrases()[label])
+        if isinstance(result, tuple):
+            chart(*result)
+        elif not nothing:
+            table(result)
 
 
 def measured(name: str, built: Mapping[str, pd.DataFrame], reference: Mapping[str, pd.DataFrame]) -> None:
