@@ -193,9 +193,11 @@ def scales() -> dict[str, Any]:
 
 
 def case_study() -> dict[str, float]:
-    """Millions (and, for Korean, hundred millions) of parameters in VGG16's dense layers, for 1,000 classes."""
+    """Millions (and, for Korean, hundred millions) of parameters in VGG16's dense layers, for 1,000 classes; those of
+    its GoogLeNet for ten, with the two auxiliary heads that are used and with the three that are built."""
     dense = sum((before + 1) * after for before, after in pairwise((7 * 7 * 512, 4096, 4096, 1000)))
-    return {"dense": dense / 1e6, "dense_eok": dense / 1e8}
+    heads = designs.auxiliary().set_index("heads")["parameters"]
+    return {"dense": dense / 1e6, "dense_eok": dense / 1e8, "heads_2": int(heads[2]), "heads_3": int(heads[3])}
 
 
 def dead_trainings() -> dict[str, Any]:

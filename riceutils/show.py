@@ -221,8 +221,11 @@ def compared(
     built: Mapping[str, Any],
     reference: Mapping[str, Any],
 ) -> None:
-    """Display ``function`` (a table or chart) of the table ``name``: of the reference results, then of this build."""
+    """Display ``function`` (a table or chart) of the table ``name``: of the reference results, then of this build,
+    which is passed over if ``built`` is empty: such a table is made for the reference results only."""
     for label, tables in (("label_reference", reference), ("label_this_build", built)):
+        if tables is built and not built:
+            continue
         result = function(tables[name]) if name in tables else None
         nothing = result is None or (isinstance(result, pd.DataFrame) and result.empty)
         note("empty" if nothing else "of", label=phrases()[label])
