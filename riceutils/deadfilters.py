@@ -135,6 +135,18 @@ def looks(run: Run, images: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("layer", key=lambda names: names.map(order.index), ignore_index=True)
 
 
+def impressions(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`looks` of whole networks: a row per model, all its layers and seeds together, weighted by filters."""
+    shares = ["looks black", "looks black, one scale", "black", "never fire"]
+    counts = table[shares].mul(table["filters"], axis=0)
+    counts["of those dead"] = counts["looks black"] * table["of those dead"].fillna(0)
+    sums = counts.assign(filters=table["filters"]).groupby(table["model"], sort=False).sum()
+    found = sums[shares].div(sums["filters"], axis=0)
+    found["of those dead"] = sums["of those dead"] / sums["looks black"].where(sums["looks black"] > 0)
+    found.insert(0, "filters", sums["filters"].astype(int))
+    return found.reset_index()
+
+
 def impression(outputs: np.ndarray, fires: np.ndarray, layer: str) -> Chart:
     """The maps (h, w, filters) of a layer as matplotlib draws them, each on its own scale; the dead are crossed out.
 

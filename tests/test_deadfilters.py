@@ -48,6 +48,12 @@ def test_what_looks_black_need_not_be(spoilt, splits):
     assert first["looks black"] >= 2 / first["filters"]  # a constant map has no contrast: it is drawn black
     assert 1 / first["filters"] <= first["black"] < first["looks black"]
     assert first["of those dead"] < 1
+    table = deadfilters.looks(spoilt, splits.test.images)
+    (whole,) = deadfilters.impressions(table).to_dict("records")
+    assert whole["filters"] == 24
+    assert whole["looks black"] == pytest.approx((table["looks black"] * table["filters"]).sum() / 24)
+    dead = (table["of those dead"] * table["looks black"] * table["filters"]).sum()
+    assert whole["of those dead"] == pytest.approx(dead / (whole["looks black"] * 24))
     maps = activations.maps(spoilt.model(), splits.test.images[:1])
     layer, outputs = next(iter(maps.items()))
     fires = spoilt.filters.set_index("layer").loc[layer, "fires"].to_numpy()
