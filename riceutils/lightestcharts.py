@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from riceutils import baseline, claims, comparison, dataset, evaluation, ledger, lightest, perturb, training
+from riceutils import baseline, claims, comparison, dataset, evaluation, ledger, lightest, page, perturb, training
 from riceutils.data import Splits
 from riceutils.plots import PALETTE, Chart, figure
 from riceutils.runs import Run
@@ -42,6 +42,14 @@ def search(table: pd.DataFrame) -> Chart:
     axes[0, 0].set_ylabel("validation accuracy")
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return canvas, table
+
+
+def progress() -> None:
+    """Say how many of the networks that the committed search chose have been trained to the end."""
+    table, found = lightest.searched(), lightest.finished()
+    wanted = [] if table is None else lightest.chosen(table)
+    done = [options for options in wanted if any(run.spec.options == options for run in found)]
+    page.note("lightest_done", chosen=len(wanted), finished=len(done), runs=len(found))
 
 
 def overview(found: Sequence[Run], beside: Sequence[Run] = ()) -> pd.DataFrame:

@@ -46,7 +46,7 @@ def finished(tmp_path, monkeypatch):
     return lightest.finished()
 
 
-def test_from_the_search_to_networks_that_were_tested(finished, tmp_path):
+def test_from_the_search_to_networks_that_were_tested(finished, tmp_path, monkeypatch):
     assert 1 <= len(finished) <= 2
     assert all(run.folder.parent == tmp_path and run.has_weights for run in finished)
     assert all(run.generalisation is not None for run in finished)
@@ -60,6 +60,10 @@ def test_from_the_search_to_networks_that_were_tested(finished, tmp_path):
     for figure, numbers in (lightestcharts.family(table), lightestcharts.search(lightest.searched())):
         assert figure.axes
         assert len(numbers)
+    said = []
+    monkeypatch.setattr(lightestcharts.page, "display", lambda shown: said.append(shown.data))
+    lightestcharts.progress()
+    assert f"{len(finished)} of them have been trained" in said[0]
     measured = lightestcharts.disturbed(lightestcharts.against())
     assert any(name.startswith("rice_nano") for name in measured["model"])
     assert measured[["rotation", "all corruptions"]].notna().all(axis=None)
