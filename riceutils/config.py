@@ -140,7 +140,7 @@ class SlimmingParameters(FilterParameters):
 class LightestParameters(DataParameters):
     """Of the chapter on the lightest network."""
 
-    epochs: int = Field(8, ge=1, le=1000, description="epochs of training; the learning rate falls to zero over them")
+    epochs: int = Field(8, ge=1, le=1000, description="epoch limit; training may end sooner")
     copies: int = Field(2, ge=0, le=100, description="perturbed copies of each training image")
     candidates: int = Field(4, ge=1, le=1000, description="networks of the grid that are trained, evenly chosen")
 
