@@ -137,6 +137,8 @@ def finish(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] 
 def _generalise(source: str) -> None:
     """Measure the finished networks that were not yet, all at once: the disturbed images are made one time."""
     missing = {run.folder.name: run for run in finished() if run.generalisation is None}
+    if not missing:
+        return
     test = data.load(source, 224, [1_500, 300, 600]).test
     rows = generalisation.subset(test.labels)
     predictors = {name: partial(study.predict, run) for name, run in missing.items()}
