@@ -15,7 +15,7 @@ import pandas as pd
 import seaborn as sns
 from scipy import stats
 
-from riceutils import activations, claims, data, evaluation, files, generalisation, grains, runs
+from riceutils import activations, claims, data, evaluation, files, generalisation, grains, runs, study
 from riceutils.data import Splits
 from riceutils.models import pretrained
 from riceutils.plots import PALETTE, Chart, figure, mosaic
@@ -271,7 +271,7 @@ def reference(source: str) -> None:
 
     Runs whose ``filters.csv`` was made before it told means, percentiles and redundancy get a new one.
     """
-    splits = data.load(source, 224, [1_500, 300, 600])
+    splits = study.reference(source)
     sets, examples = probes(splits), splits.test.images[:: max(1, len(splits.test) // 25)]
     made: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     for committed in (run for run in claims.counted() if run.spec.standard):
@@ -282,16 +282,13 @@ def reference(source: str) -> None:
         if "redundancy" not in committed.filters:
             table = activations.measure(run.model(), splits.test.images, run.spec.preprocessing)
             for folder in (run.folder, committed.folder):
-                with files.replacing(folder / "filters.csv") as temporary:
-                    table.to_csv(temporary, index=False, float_format="%.6g")
+                files.write_csv(folder / "filters.csv", table)
             run = Run(run.folder)
         made["looks"].append(looks(run, np.asarray(examples)).assign(seed=run.spec.seed))
         made["growth"].append(growth(run, sets["test"]))
         made["stability"].append(stability(run, sets))
         for name, tables in made.items():
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            with files.replacing(RESULTS / f"{name}.csv") as temporary:
-                pd.concat(tables).to_csv(temporary, index=False, float_format="%.6g")
+            files.write_csv(RESULTS / f"{name}.csv", pd.concat(tables))
         print(f"{committed.folder.name}: measured.")
 
 

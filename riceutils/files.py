@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import platformdirs
 from filelock import FileLock
 
@@ -80,6 +81,12 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, value: Any) -> None:
     """Write ``value`` to ``target`` atomically, as readable JSON."""
     write_text(target, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_csv(target: Path, table: pd.DataFrame) -> None:
+    """Write ``table`` without its index to ``target`` atomically, as CSV with six significant digits."""
+    with replacing(target) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
 
 
 def digest(value: Any, length: int = 16) -> str:

@@ -102,9 +102,7 @@ def train(
 def reference(source: str, epochs: int = 8, copies: int = 1) -> pd.DataFrame:
     """Search on real images (15,000 to train, 2,500 to validate) and commit the table: hours, resumable."""
     table = search(data.load(source, 224, COUNTS), grid(), epochs=epochs, copies=copies)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    with files.replacing(RESULTS / "search.csv") as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+    files.write_csv(RESULTS / "search.csv", table)
     return table
 
 
@@ -139,13 +137,12 @@ def _generalise(source: str) -> None:
     missing = {run.folder.name: run for run in finished() if run.generalisation is None}
     if not missing:
         return
-    test = data.load(source, 224, [1_500, 300, 600]).test
+    test = study.reference(source).test
     rows = generalisation.subset(test.labels)
     predictors = {name: partial(study.predict, run) for name, run in missing.items()}
     for name, table in generalisation.measure(predictors, test.images[rows], test.labels[rows]).items():
         run = runs.find(missing[name].spec) or missing[name]
-        with files.replacing(run.folder / runs.GENERALISATION) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
+        files.write_csv(run.folder / runs.GENERALISATION, table)
         _commit(run)
 
 

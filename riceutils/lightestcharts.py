@@ -108,7 +108,7 @@ def family(table: pd.DataFrame) -> Chart:
         axis.set(xscale="log", yscale="log", xlabel=f"{quantity} (log)")
     axes[0, 0].set_ylabel("error on perturbed images (log)")
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
-    return canvas, comparable(table)
+    return canvas, table
 
 
 def _errors(axis: Axes, table: pd.DataFrame, quantity: str) -> None:

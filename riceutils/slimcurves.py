@@ -255,7 +255,7 @@ def reference(source: str, seeds: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
         for model in PARENTS:
             parent = study.run(model, _protocol(model, base), splits, seed=seed)
             tables.append(curve(parent, splits, SHARES, epochs=AFTER))
-            _commit(pd.concat(tables, ignore_index=True), "curves")
+            files.write_csv(RESULTS / "curves.csv", pd.concat(tables, ignore_index=True))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -266,26 +266,20 @@ def reference_block5(source: str) -> pd.DataFrame:
     """
     committed = runs.resolve("vgg16")
     parent = runs.find(committed.spec) or committed
-    splits = data.load(source, parent.spec.image_size, [1_500, 300, 600])
+    splits = study.reference(source)
     table = curve(parent, splits, SHARES, epochs=AFTER, layers=BLOCK5)
-    _commit(table, "block5")
+    files.write_csv(RESULTS / "block5.csv", table)
     return table
 
 
 def reference_lossless(source: str) -> pd.DataFrame:
     """What the reference runs lose without loss: told on 600 training images each, checked on all test images."""
-    splits = data.load(source, 224, [1_500, 300, 600])
+    splits = study.reference(source)
     kept = [runs.find(run.spec) or run for run in claims.counted() if run.spec.standard]
     probe = slimmed.probe(splits.train, 600)
     table = pd.DataFrame([lossless(run, probe, splits.test.images) for run in kept if run.has_weights])
-    _commit(table, "lossless")
+    files.write_csv(RESULTS / "lossless.csv", table)
     return table
-
-
-def _commit(table: pd.DataFrame, name: str) -> None:
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    with files.replacing(RESULTS / f"{name}.csv") as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
 
 
 def tables() -> dict[str, pd.DataFrame]:

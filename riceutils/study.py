@@ -33,6 +33,11 @@ def load(parameters: DataParameters, *, progress: bool = True) -> Splits:
     )
 
 
+def reference(source: str) -> Splits:
+    """The images of the reference results: ``source`` in the sizes of the profile ``reference``."""
+    return load(config.training_parameters("reference", "cnn", source))
+
+
 def spec(model: str, parameters: ProtocolParameters, splits: Splits, **options: Any) -> Spec:
     """The spec of ``model`` trained on ``splits`` as ``parameters`` say, pretrained weights resolved.
 
@@ -122,8 +127,7 @@ def generalise(wanted: Iterable[Run], splits: Splits, images: int, *, progress: 
     predictors = {name: predict for group in groups.values() for name, predict in _predictors(group).items()}
     tables = generalisation.measure(predictors, splits.test.images[rows], splits.test.labels[rows], progress=progress)
     for folder in missing:
-        with files.replacing(folder / runs.GENERALISATION) as temporary:
-            tables[str(folder)].to_csv(temporary, index=False, float_format="%.6g")
+        files.write_csv(folder / runs.GENERALISATION, tables[str(folder)])
 
 
 def _predictors(group: dict[str, Run]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:

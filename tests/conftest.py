@@ -76,6 +76,14 @@ def grains_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def splits():
+    """A few embedded synthetic images of each variety, as small as the study's networks take them."""
+    from riceutils import data
+
+    return data.load("synthetic", 32, [8, 4, 6], progress=False)
+
+
+@pytest.fixture(scope="session")
 def grains_splits(grains_folder):
     from riceutils import data
 

@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from riceutils import activations, claims, config, data, deadfilters, study
-
-
-@pytest.fixture(scope="module")
-def splits():
-    return data.load("synthetic", 32, [8, 4, 6], progress=False)
+from riceutils import activations, claims, config, deadfilters, study
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from riceutils import config, data, flops, slimcurves, slimming, study
-
-
-@pytest.fixture(scope="module")
-def splits():
-    return data.load("synthetic", 32, [8, 4, 6], progress=False)
+from riceutils import config, flops, slimcurves, slimming, study
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,6 @@ from riceutils.runs import Spec
 
 
 @pytest.fixture(scope="module")
-def splits(tmp_path_factory):
-    return data.load("synthetic", 32, [8, 4, 6], progress=False)
-
-
-@pytest.fixture(scope="module")
 def trained(splits):
     spec = Spec(
         model="final", data=splits.fingerprint, image_size=32, classes=5, epochs=2, batch_size=16, learning_rate=1e-3,
