@@ -127,6 +127,7 @@ EXPERIMENTS = {  # name → the function that makes and commits its tables, from
     "block5": "riceutils.slimcurves:reference_block5",
     "search": "riceutils.lightest:reference",
     "lightest": "riceutils.lightest:finish",
+    "optuna": "riceutils.tuning:reference",
 }
 
 
@@ -134,7 +135,7 @@ EXPERIMENTS = {  # name → the function that makes and commits its tables, from
 @click.argument("names", nargs=-1, required=True, type=click.Choice(list(EXPERIMENTS)), metavar="EXPERIMENT...")
 @click.option("--data", required=True, help="The real images: kaggle, a folder or a zip.")
 def experiment(names: Sequence[str], data: str) -> None:
-    """Make the reference results of dead, filters, lossless, slimming, block5, search or lightest; resumable."""
+    """Make the reference results that chapters with experiments of their own show; resumable."""
     for name in names:
         resolve_name(EXPERIMENTS[name])(data)
         click.echo(f"{name}: committed.")

@@ -48,14 +48,19 @@ def _cost(options: str, classes: int) -> dict[str, int]:
     return {"parameters": folded.count_params(), "FLOPs": flops.count(folded).total}
 
 
+def within(options: Mapping[str, Any]) -> bool:
+    """Whether a network keeps to ``LIMITS``."""
+    spent = cost(options)
+    return all(spent[quantity] <= limit for quantity, limit in LIMITS.items())
+
+
 def grid() -> list[dict[str, Any]]:
     """The candidates within ``LIMITS``, lightest in FLOPs first."""
     found = []
     for pool, stem, units in product(POOLS, STEMS, UNITS):
         options = {"pool": pool, "stem": stem, "units": [list(unit) for unit in units]}
-        spent = cost(options)
-        if all(spent[quantity] <= limit for quantity, limit in LIMITS.items()):
-            found.append((spent["FLOPs"], options))
+        if within(options):
+            found.append((cost(options)["FLOPs"], options))
     return [options for _, options in sorted(found, key=lambda entry: entry[0])]
 
 
@@ -122,9 +127,7 @@ def finish(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] 
     The disturbances are those of :mod:`riceutils.generalisation`, on the test images of the study's reference
     results, which are a part of the test images here. Raises ``FileNotFoundError`` before there is a search.
     """
-    table = searched()
-    if table is None:
-        raise FileNotFoundError(f"No search in {RESULTS}. Run it first: python -m riceutils experiment search.")
+    table = needed()
     splits = data.load(source, 224, COUNTS)
     for seed in seeds:
         for options in reversed(chosen(table)):
@@ -155,6 +158,20 @@ def searched() -> pd.DataFrame | None:
     """The reference search; None when it was not made."""
     path = RESULTS / "search.csv"
     return pd.read_csv(path) if path.exists() else None
+
+
+def needed() -> pd.DataFrame:
+    """The reference search; ``FileNotFoundError`` with the way out when it was not made."""
+    table = searched()
+    if table is None:
+        raise FileNotFoundError(f"No search in {RESULTS}. Run it first: python -m riceutils experiment search.")
+    return table
+
+
+def sampled() -> dict[str, pd.DataFrame]:
+    """What :mod:`riceutils.tuning` measured: ``replay`` and ``optuna``, as far as it did."""
+    paths = {name: RESULTS / f"{name}.csv" for name in ("replay", "optuna")}
+    return {name: pd.read_csv(path) for name, path in paths.items() if path.exists()}
 
 
 def finished() -> list[Run]:

@@ -44,6 +44,24 @@ def search(table: pd.DataFrame) -> Chart:
     return canvas, table
 
 
+def sampling(tables: Mapping[str, pd.DataFrame]) -> Chart:
+    """The best network found against the number of trainings, of the tables of :func:`riceutils.tuning.reference`.
+
+    ``replay``: TPE and random order on the grid's results, mean with the middle 95 %; ``optuna``, where it was
+    measured: TPE in a wider space, once. The numbers are those of the replay.
+    """
+    canvas, axes = figure(3.2)
+    for number, (way, own) in enumerate(tables["replay"].groupby("way", sort=False)):
+        axes[0, 0].plot(own["trainings"], own["accuracy"], "o-", ms=3, color=PALETTE[number], label=f"{way}, grid")
+        axes[0, 0].fill_between(own["trainings"], own["low"], own["high"], color=PALETTE[number], alpha=0.15, lw=0)
+    if "optuna" in tables:
+        best = tables["optuna"]["val_accuracy"].cummax()
+        axes[0, 0].step(range(1, len(best) + 1), best, where="post", color=PALETTE[2], label="TPE, wider space")
+    axes[0, 0].set(xlabel="networks trained", ylabel="best validation accuracy")
+    axes[0, 0].legend(fontsize=8, loc="lower right")
+    return canvas, tables["replay"]
+
+
 def progress() -> None:
     """Say how many of the networks that the committed search chose have been trained to the end."""
     table, found = lightest.searched(), lightest.finished()

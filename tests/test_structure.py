@@ -28,6 +28,7 @@ LAYERS = [  # a module imports from rows below its own, or from its own row to t
         "show",
         "slimcurves",
         "transfer",
+        "tuning",
     ],
     ["unitcosts", "claims", "comparison", "charts", "errata", "ledger", "page", "plots", "study"],
     [

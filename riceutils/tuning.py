@@ -1,0 +1,131 @@
+"""Would a sampler that learns have found the lightest network sooner than the grid? Optuna's TPE beside it.
+
+TPE (tree-structured Parzen estimator, Bergstra et al. 2011) proposes what resembles the best so far. It is tried twice:
+on the grid's own results, where nothing needs training and the comparison can be repeated, and on real images in a
+wider space, with as many trainings as the grid took.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from math import comb
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.trial import Trial, TrialState
+
+from riceutils import data, files, lightest
+
+POOLS = (4, 7, 8)  # 56, 32 and 28 px are left of 224
+STEMS = (3, 10)  # fewest and most filters of the strided convolution
+FILTERS = (4, 24)  # of a unit
+DEPTHS = (2, 4)  # units
+PROPOSALS = 5_000  # after so many, a space is taken to be exhausted
+
+Options = dict[str, Any]
+
+
+def wide(trial: Trial) -> Options:
+    """A network of the family from a space that contains the grid's, and much between its points."""
+    filters = [trial.suggest_int(f"filters{number}", *FILTERS) for number in range(trial.suggest_int("depth", *DEPTHS))]
+    strides = [2, trial.suggest_int("stride2", 1, 2), 1, 1]
+    return {
+        "pool": trial.suggest_categorical("pool", POOLS),
+        "stem": trial.suggest_int("stem", *STEMS),
+        "units": [[filters, stride] for filters, stride in zip(filters, strides, strict=False)],
+    }
+
+
+def from_grid(trial: Trial) -> Options:
+    """A network of the grid of :mod:`riceutils.lightest`."""
+    units = trial.suggest_categorical("units", [json.dumps(units) for units in lightest.UNITS])
+    return {
+        "pool": trial.suggest_categorical("pool", lightest.POOLS),
+        "stem": trial.suggest_categorical("stem", lightest.STEMS),
+        "units": json.loads(units),
+    }
+
+
+def sample(
+    suggest: Callable[[Trial], Options], judge: Callable[[Options], float | None], budget: int, seed: int
+) -> list[tuple[Options, float]]:
+    """Up to ``budget`` different networks in the order in which TPE asks for them, with what ``judge`` says of each.
+
+    ``judge`` returns what is to be maximised, or None for a network outside of the limits: that costs no training.
+    The order depends on ``seed`` and on the answers alone, so that a sampling that was interrupted repeats itself.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    answers: dict[str, tuple[Options, float]] = {}
+    for _ in range(PROPOSALS):
+        trial = study.ask()
+        options = suggest(trial)
+        key = json.dumps(options, sort_keys=True)
+        value = answers[key][1] if key in answers else judge(options)
+        if value is None:
+            study.tell(trial, state=TrialState.FAIL)
+            continue
+        study.tell(trial, value)
+        answers[key] = (options, value)
+        if len(answers) == budget:
+            break
+    return list(answers.values())
+
+
+def replay(table: pd.DataFrame, budgets: Sequence[int] = (4, 8, 16, 24, 32, 48), repeats: int = 100) -> pd.DataFrame:
+    """What TPE and random order find of a finished search (:func:`riceutils.lightest.search`), a row each per budget.
+
+    Columns: way, trainings, accuracy (the best found, mean), low and high (2.5 % and 97.5 % of all orders), best found
+    (how often the search's best is among them). Of random order these are computed over all orders; TPE is repeated
+    with ``repeats`` seeds. A budget beyond the table's length is the whole table.
+    """
+    judged = {_key(row): float(row["val_accuracy"]) for row in table.to_dict("records")}
+    values, budgets = np.sort(list(judged.values())), sorted({min(budget, len(judged)) for budget in budgets})
+    orders = []
+    for seed in range(repeats):
+        found = sample(from_grid, lambda options: judged.get(_key(options)), max(budgets), seed)
+        highest = np.maximum.accumulate([value for _, value in found])
+        orders.append(np.pad(highest, (0, max(budgets) - len(highest)), mode="edge"))
+    rows = []
+    for budget in budgets:
+        reached = np.array(orders)[:, budget - 1]
+        # The largest of `budget` is value i where all others come from the i smaller ones.
+        shares = np.array([comb(i, budget - 1) for i in range(len(values))]) / comb(len(values), budget)
+        drawn = np.searchsorted(np.cumsum(shares), [0.025, 0.975])
+        low, high = np.quantile(reached, [0.025, 0.975])
+        best = {"way": "TPE", "accuracy": reached.mean(), "low": low, "high": high}
+        rows.append(best | {"trainings": budget, "best found": float(np.mean(reached == values[-1]))})
+        best = {"way": "random order", "accuracy": shares @ values, "low": values[drawn[0]], "high": values[drawn[1]]}
+        rows.append(best | {"trainings": budget, "best found": budget / len(values)})
+    return pd.DataFrame(rows)[["way", "trainings", "accuracy", "low", "high", "best found"]]
+
+
+def _key(options: Mapping[Any, Any]) -> str:
+    units = options["units"]
+    return json.dumps([options["pool"], options["stem"], json.loads(units) if isinstance(units, str) else units])
+
+
+def search(splits: data.Splits, budget: int, *, epochs: int, copies: int, seed: int = 0) -> pd.DataFrame:
+    """:func:`riceutils.lightest.search` with TPE choosing among networks of the wide space within the limits."""
+
+    def judge(options: Options) -> float | None:
+        if not lightest.within(options):
+            return None
+        return float(lightest.search(splits, [options], epochs=epochs, copies=copies)["val_accuracy"].iloc[0])
+
+    found = [options for options, _ in sample(wide, judge, budget, seed)]
+    return lightest.search(splits, found, epochs=epochs, copies=copies)
+
+
+def reference(source: str, epochs: int = 8, copies: int = 1) -> None:
+    """Replay the committed search; then search the wide space on real images with as many trainings. Commits both.
+
+    Hours, resumable. Raises ``FileNotFoundError`` before there is a search.
+    """
+    table = lightest.needed()
+    files.write_csv(lightest.RESULTS / "replay.csv", replay(table))
+    splits = data.load(source, 224, lightest.COUNTS)
+    files.write_csv(lightest.RESULTS / "optuna.csv", search(splits, len(table), epochs=epochs, copies=copies))
