@@ -66,6 +66,8 @@ def test_runs_in_the_smoke_profile(chapter, tmp_path, monkeypatch):
     if any("study.load(" in cell.source for cell in code_cells(chapter)):  # a page without images has nothing to say
         assert ("합성 이미지로 만들었습니다" if demonstrates else "실제 이미지로 실행했습니다") in text
     assert str(Path.home()) not in text
+    said = "".join(o["text"] for c in notebook.cells for o in c.get("outputs", []) if o.get("name") == "stdout")
+    assert "WARNING" not in said  # a page hides what goes to stderr, not this
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

@@ -1,5 +1,6 @@
 """Runs: keyed, atomic, loaded, resumed to the same result; what stops a training says why."""
 
+import logging
 import os
 import shutil
 import signal
@@ -181,3 +182,15 @@ def test_tensorboard_logs_on_request(splits, tmp_path):
     spec = spec_of(splits, seed=4, epochs=1)
     training.train_or_load(spec, splits, tensorboard=str(tmp_path), progress=False)
     assert list(tmp_path.rglob("events.out.*"))
+
+
+def test_no_warning_of_many_models_being_one_traced_again(caplog):
+    import keras
+
+    logging.getLogger("tensorflow").addHandler(caplog.handler)
+    for _ in range(8):  # TensorFlow warns from the fifth on
+        network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        network.predict(np.zeros((1, 2)), verbose=0)
+    logging.getLogger("tensorflow").warning("anything else")
+    logging.getLogger("tensorflow").removeHandler(caplog.handler)
+    assert {record.getMessage() for record in caplog.records} == {"anything else"}
