@@ -76,9 +76,10 @@ def first_layers(table: pd.DataFrame) -> Chart:
     """FLOPs and receptive field of each row of :func:`riceutils.designs.first_layers`."""
     canvas, axes = figure(3.2, 1, 2, sharey=True)
     labels = table["kernel"] + " by " + table["stride"].astype(str)
-    for axis, quantity in zip(axes[0], ("FLOPs", "receptive field"), strict=True):
-        bars = axis.barh(labels, table[quantity], color=PALETTE[0])
-        axis.bar_label(bars, [f"{value:,}" for value in table[quantity]], padding=3, fontsize=8)
+    drawn = {"MFLOPs": table["FLOPs"] / 1e6, "receptive field (pixels)": table["receptive field"]}
+    for axis, (quantity, values) in zip(axes[0], drawn.items(), strict=True):
+        bars = axis.barh(labels, values, color=PALETTE[0])
+        axis.bar_label(bars, [f"{value:,.0f}" for value in values], padding=3, fontsize=8)
         axis.set(xlabel=quantity)
         axis.margins(x=0.35)
     axes[0, 0].invert_yaxis()
