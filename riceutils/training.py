@@ -225,8 +225,8 @@ def _save(
         history.to_csv(temporary / "history.csv", index=False, float_format="%.6g")
         filters.to_csv(temporary / "filters.csv", index=False, float_format="%.6g")
         np.savez_compressed(temporary / "predictions.npz", labels=labels, **probabilities)
-        # Saved without the optimiser's memory.
-        bare = keras.models.clone_model(model)
+        # Saved without the optimiser's memory, which a clone of a compiled model would bring along.
+        bare = type(model).from_config(model.get_config())
         if spec.slim:
             files.write_text(temporary / runs.ARCHITECTURE, bare.to_json())
         bare.set_weights(model.get_weights())

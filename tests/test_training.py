@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 
+import h5py
 import numpy as np
 import pytest
 
@@ -90,6 +91,14 @@ def test_a_process_killed_in_the_middle_of_training_leaves_nothing_half_written(
     resumed = checkpoint.Checkpoint(spec, state)
     resumed.load(training.new_model(spec))
     assert len(resumed.history) == done
+
+
+def test_weights_are_kept_without_the_optimisers_memory(splits):
+    run = train(spec_of(splits, epochs=1), splits)
+    with h5py.File(run.folder / runs.WEIGHTS) as stored:
+        values = []
+        stored.visititems(lambda name, found: values.append(found.size) if isinstance(found, h5py.Dataset) else None)
+    assert sum(values) == run.model().count_params()
 
 
 def test_a_finished_run_is_loaded_not_trained(splits, monkeypatch):
