@@ -194,6 +194,27 @@ def against(name: str = "vgg_custom") -> dict[str, Run]:
     return first | own | ours
 
 
+def losses(found: Mapping[str, Run], name: str = "vgg_custom") -> pd.DataFrame:
+    """Where the family loses to the study's model ``name``: a row per corruption, mean of its severities, and one for
+    all. Columns: corruption, the model's accuracy, lowest and highest of the family, networks, of them below.
+
+    Empty when the model was not measured.
+    """
+    spoilt = {
+        label: table[table["kind"] == "corruption"].groupby("name", sort=False)["accuracy"].mean()
+        for label, run in found.items()
+        if (table := run.generalisation) is not None
+    }
+    other = next((shares for label, shares in spoilt.items() if found[label].spec.model == name), None)
+    own = pd.DataFrame({label: shares for label, shares in spoilt.items() if found[label].spec.model == "rice_nano"})
+    if other is None or own.empty:
+        return pd.DataFrame()
+    own.loc["all corruptions"], other["all corruptions"] = own.mean(), other.mean()
+    limits = {"lowest": own.min(axis=1), "highest": own.max(axis=1), "networks": own.shape[1]}
+    table = pd.DataFrame({name: other, **limits, "below": own.lt(other, axis=0).sum(axis=1)})
+    return table.rename_axis("corruption").reset_index()
+
+
 def heat(found: Mapping[str, Run]) -> Chart:
     """See :func:`riceutils.comparison.generalisations`, of those that were measured."""
     tables = {name: run.generalisation for name, run in found.items()}

@@ -1,5 +1,7 @@
 """The search for the lightest network: a grid within its limits, judged without the test images."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -39,10 +41,10 @@ def finished(tmp_path, monkeypatch):
     monkeypatch.setattr(lightest, "RESULTS", tmp_path)
     monkeypatch.setattr(lightest.data, "load", lambda *arguments, **options: small)
     with pytest.raises(FileNotFoundError, match="experiment search"):
-        lightest.finish("anything")
+        lightest.finish("synthetic")
     monkeypatch.setattr(lightest, "grid", lambda: [{"pool": 4, "stem": stem, "units": [[4, 1]]} for stem in (3, 4)])
-    lightest.reference("anything", epochs=1, copies=1)
-    lightest.finish("anything", epochs=1, copies=1, seeds=(0,))
+    lightest.reference("synthetic", epochs=1, copies=1)
+    lightest.finish("synthetic", epochs=1, copies=1, seeds=(0,))
     return lightest.finished()
 
 
@@ -68,6 +70,18 @@ def test_from_the_search_to_networks_that_were_tested(finished, tmp_path, monkey
     assert any(name.startswith("rice_nano") for name in measured["model"])
     assert measured[["rotation", "all corruptions"]].notna().all(axis=None)
     assert len(lightestcharts.heat(lightestcharts.against())[1]) == len(measured)
+
+
+def test_where_the_family_loses_is_said():
+    def measured(model, blur, noise):
+        table = pd.DataFrame({"kind": "corruption", "name": ["blur", "noise"], "accuracy": [blur, noise]})
+        return SimpleNamespace(spec=SimpleNamespace(model=model), generalisation=table)
+
+    found = {"a": measured("rice_nano", 0.9, 0.3), "b": measured("rice_nano", 0.8, 0.5), "c": measured("cnn", 1, 1)}
+    assert lightestcharts.losses(found).empty
+    table = lightestcharts.losses(found | {"d": measured("vgg_custom", 0.85, 0.5)}).set_index("corruption")
+    assert table["below"].to_dict() == {"blur": 1, "noise": 1, "all corruptions": 2}
+    assert table.loc["noise", ["vgg_custom", "lowest", "highest", "networks"]].tolist() == [0.5, 0.3, 0.5, 2]
 
 
 def test_the_front_is_what_no_other_beats():
