@@ -51,6 +51,18 @@ def test_lossless_removal_is_lossless(parent, splits):
     assert row["removed"] <= row["channels"]
 
 
+def test_what_was_measured_without_loss_is_kept(parent, splits, tmp_path, monkeypatch):
+    monkeypatch.setattr(slimcurves, "RESULTS", tmp_path)
+    monkeypatch.setattr(slimcurves.study, "reference", lambda source: splits)
+    monkeypatch.setattr(slimcurves.claims, "counted", lambda: [parent])
+    monkeypatch.setattr(type(parent.spec), "standard", True)
+    (row,) = slimcurves.reference_lossless("synthetic").to_dict("records")
+    assert (row["model"], row["run"]) == ("final", parent.spec.key)
+    monkeypatch.setattr(slimcurves, "lossless", lambda *arguments: pytest.fail("measured again"))
+    assert len(slimcurves.reference_lossless("synthetic")) == 1
+    assert "run" not in slimcurves.tables()["lossless"]
+
+
 def test_differences_are_of_pairs():
     rows = [
         {"parent": "cnn", "way": way, "share": share, "seed": seed, "images": 100, "clean accuracy": value,
