@@ -273,7 +273,7 @@ def reference_block5(source: str) -> pd.DataFrame:
 
 
 def reference_lossless(source: str) -> pd.DataFrame:
-    """What the reference runs lose without loss: told on 600 training images each, checked on all test images.
+    """What the reference runs lose without loss: told on 600 training images, checked on all test images.
 
     Lightest first; the table is committed anew after each run, and runs that it holds are not measured again.
     """
