@@ -17,7 +17,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError, RuntimeError) as error:
+        except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
             if isinstance(error, NotImplementedError | RecursionError):
                 raise
             raise click.ClickException(str(error)) from error

@@ -136,8 +136,9 @@ EXPERIMENTS = {  # name → the function that makes and commits its tables, from
 @click.option("--data", required=True, help="The real images: kaggle, a folder or a zip.")
 def experiment(names: Sequence[str], data: str) -> None:
     """Make the reference results that chapters with experiments of their own show; resumable."""
-    for name in names:
-        resolve_name(EXPERIMENTS[name])(data)
+    found = {name: resolve_name(EXPERIMENTS[name]) for name in names}  # what is missing is said before any starts
+    for name, make in found.items():
+        make(data)
         click.echo(f"{name}: committed.")
 
 

@@ -133,8 +133,7 @@ def cross(real: Splits, synthetic: Splits, model: str, parameters: TrainingParam
 
 def everything(source: str) -> dict[str, pd.DataFrame]:
     """All reference measurements of a source of real images; see :func:`measurements` and :func:`cross`."""
-    parameters = config.DataParameters(**config.chapter_parameters("reference", "01_dataset", source))
-    tables = measurements(study.load(parameters), per_class=None)
+    tables = measurements(study.reference(source), per_class=None)
     small = config.training_parameters("cross", CROSS_MODEL, source)
     synthetic = study.load(small.model_copy(update={"data": "synthetic"}))
     return tables | {"cross": cross(study.load(small), synthetic, CROSS_MODEL, small)}

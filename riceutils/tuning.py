@@ -13,11 +13,15 @@ from math import comb
 from typing import Any
 
 import numpy as np
-import optuna
 import pandas as pd
-from optuna.trial import Trial, TrialState
 
 from riceutils import data, files, lightest
+
+try:
+    import optuna
+    from optuna.trial import Trial, TrialState
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("Optuna is not installed. Install it: pip install 'riceutils[search]'.") from error
 
 POOLS = (4, 7, 8)  # 56, 32 and 28 px are left of 224
 STEMS = (3, 10)  # fewest and most filters of the strided convolution
@@ -111,13 +115,16 @@ def _key(options: Mapping[Any, Any]) -> str:
 def search(splits: data.Splits, budget: int, *, epochs: int, copies: int, seed: int = 0) -> pd.DataFrame:
     """:func:`riceutils.lightest.search` with TPE choosing among networks of the wide space within the limits."""
 
+    rows: list[pd.DataFrame] = []
+
     def judge(options: Options) -> float | None:
         if not lightest.within(options):
             return None
-        return float(lightest.search(splits, [options], epochs=epochs, copies=copies)["val_accuracy"].iloc[0])
+        rows.append(lightest.search(splits, [options], epochs=epochs, copies=copies))
+        return float(rows[-1]["val_accuracy"].iloc[0])
 
-    found = [options for options, _ in sample(wide, judge, budget, seed)]
-    return lightest.search(splits, found, epochs=epochs, copies=copies)
+    sample(wide, judge, budget, seed)
+    return pd.concat(rows, ignore_index=True)
 
 
 def reference(source: str, epochs: int = 8, copies: int = 1) -> None:

@@ -84,6 +84,15 @@ def test_where_the_family_loses_is_said():
     assert table.loc["noise", ["vgg_custom", "lowest", "highest", "networks"]].tolist() == [0.5, 0.3, 0.5, 2]
 
 
+def test_the_page_says_what_the_replay_measured():
+    replay = lightest.sampled()["replay"].set_index(["way", "trainings"])["best found"]
+    assert len(lightest.searched()) == 64
+    assert replay["TPE", 32] > 0.9  # "nearly always"
+    assert replay["random order", 32] == 0.5  # "one time in two"
+    assert abs(replay["TPE", 8] - replay["random order", 8]) < 0.05  # "alike"
+    assert replay["TPE", 16] > replay["random order", 16]
+
+
 def test_the_front_is_what_no_other_beats():
     rows = [(8, 3, 200, 9e5, 0.9), (8, 4, 300, 8e5, 0.95), (4, 4, 400, 7e5, 0.94), (4, 6, 500, 9e5, 0.95)]
     table = pd.DataFrame(rows, columns=["pool", "stem", "parameters", "FLOPs", "val_accuracy"]).assign(units="[[4, 1]]")

@@ -63,6 +63,15 @@ def test_what_was_measured_without_loss_is_kept(parent, splits, tmp_path, monkey
     assert "run" not in slimcurves.tables()["lossless"]
 
 
+def test_the_page_says_what_went_without_loss():
+    measured = slimcurves.tables()["lossless"].groupby("model")
+    assert (measured["different answers"].sum() == 0).all()
+    assert 0.4 < measured["parameters saved"].min()["vgg_custom"] < 0.5  # "nearly half"
+    assert measured["FLOPs saved"].min()["vgg_custom"] > 1 / 3
+    assert measured["FLOPs saved"].max()["cnn_light"] < 0.01  # "computation stays"
+    assert measured["largest difference, probe"].max().idxmax() == "final"
+
+
 def test_differences_are_of_pairs():
     rows = [
         {"parent": "cnn", "way": way, "share": share, "seed": seed, "images": 100, "clean accuracy": value,

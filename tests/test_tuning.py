@@ -1,13 +1,16 @@
 """A sampler beside the grid: an honest budget, an exact control, and a search that repeats itself."""
 
+import sys
 from itertools import product
 
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from riceutils import data, lightest, lightestcharts, tuning
+from riceutils.__main__ import main
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +90,12 @@ def test_the_wide_search_takes_as_many_trainings_as_the_grid(tmp_path, monkeypat
     assert len(tables["optuna"]) == len(lightest.searched()) == 2
     assert all(tables["optuna"][quantity].max() <= limit for quantity, limit in lightest.LIMITS.items())
     assert tables["replay"]["trainings"].tolist() == [2, 2]
+
+
+def test_a_missing_sampler_is_said_before_anything_starts(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "riceutils.tuning")
+    monkeypatch.setattr(lightest, "reference", lambda source: pytest.fail("started"))
+    result = CliRunner().invoke(main, ["experiment", "search", "optuna", "--data", "synthetic"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: Optuna is not installed. Install it: pip install 'riceutils[search]'.")
