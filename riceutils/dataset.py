@@ -77,7 +77,7 @@ def write(tables: dict[str, pd.DataFrame], folder: Path) -> None:
 
 def read(folder: Path = REFERENCE) -> dict[str, pd.DataFrame]:
     """The tables of a folder, by name; by default the reference measurements of the real images (may be empty)."""
-    return {path.stem: pd.read_csv(path, keep_default_na=False) for path in sorted(folder.glob("*.csv"))}
+    return files.read_tables(folder, keep_default_na=False)
 
 
 def counts(splits: Splits) -> pd.DataFrame:

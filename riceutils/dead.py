@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -164,7 +163,7 @@ def experiment(
     wanted = [(condition, seed) for seed in seeds for condition in conditions]
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{key}.lock")):
-        done = {(row["condition"], row["seed"]) for row in _rows(target)}
+        done = {(row["condition"], row["seed"]) for row in files.read_rows(target)}
         for condition, seed in tqdm(wanted, desc="Training", disable=not progress, mininterval=1):
             if (condition.name, seed) in done:
                 continue
@@ -175,13 +174,13 @@ def experiment(
             watch = _Watch(len(splits.classes), probe[0])
             network.fit(*train, batch_size, epochs, verbose=0, callbacks=[watch], validation_data=validation)
             row = _row(condition, seed, watch, network, probe) | {"seconds": perf_counter() - began}
-            known = _rows(layers)
+            known = files.read_rows(layers)
             if row["state"] not in {line["state"] for line in known}:
                 ended = diagnose(network, *probe).assign(moment="end")
                 begun = diagnose(trials[kind].start(condition, seed), *probe).assign(moment="start")
                 example = pd.concat([begun, ended]).assign(state=row["state"], condition=condition.name, seed=seed)
-                _write(layers, known + example.to_dict("records"))
-            _write(target, [*_rows(target), row])
+                files.write_csv(layers, pd.DataFrame(known + example.to_dict("records")))
+            files.write_csv(target, pd.DataFrame([*files.read_rows(target), row]))
     names = [condition.name for condition in conditions]
     found = pd.read_csv(target)
     found = found[found["condition"].isin(names) & found["seed"].isin(seeds)]
@@ -204,15 +203,6 @@ def _row(
         "spread": float(np.sqrt(seen.var(axis=0).mean() / max(np.square(seen).mean(), 1e-30))),
         "gradient share": gradient_share(network, *probe),
     }
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return pd.read_csv(path).to_dict("records") if path.exists() else []
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with files.replacing(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
 
 
 def quick(splits: Splits, parameters: DeadParameters) -> dict[str, pd.DataFrame]:
@@ -260,9 +250,9 @@ def reference(source: str, seeds: Iterable[int] = range(20), epochs: int = 6) ->
     """
     experiments, layers = experiment(data.load(source, 64, [200, 50, 100]), CONDITIONS, seeds, epochs)
     for name, table in (("experiment", experiments), ("diagnosis", layers)):
-        _write(RESULTS / f"{name}.csv", table.to_dict("records"))
+        files.write_csv(RESULTS / f"{name}.csv", table)
 
 
 def read() -> dict[str, pd.DataFrame]:
     """The committed tables of :func:`reference`: ``experiment`` and ``diagnosis``; empty where there are none yet."""
-    return {path.stem: pd.read_csv(path) for path in sorted(RESULTS.glob("*.csv"))}
+    return files.read_tables(RESULTS)

@@ -294,4 +294,4 @@ def reference(source: str) -> None:
 
 def committed() -> dict[str, pd.DataFrame]:
     """The tables of :func:`reference`, as far as they were measured."""
-    return {name: pd.read_csv(path) for name in TABLES if (path := RESULTS / f"{name}.csv").exists()}
+    return files.read_tables(RESULTS)

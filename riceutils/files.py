@@ -89,6 +89,16 @@ def write_csv(target: Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, float_format="%.6g")
 
 
+def read_tables(folder: Path, **options: Any) -> dict[str, pd.DataFrame]:
+    """The CSV files of ``folder`` by name, without the suffix; empty where there are none. ``options``: pandas's."""
+    return {path.stem: pd.read_csv(path, **options) for path in sorted(folder.glob("*.csv"))}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of the CSV file ``path``, which an interrupted experiment goes on from; none when there is no file."""
+    return pd.read_csv(path).to_dict("records") if path.exists() else []
+
+
 def digest(value: Any, length: int = 16) -> str:
     """Hexadecimal SHA-256 of ``value`` in canonical JSON, cut to ``length`` digits."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

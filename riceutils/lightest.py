@@ -156,8 +156,7 @@ def _commit(run: Run) -> None:
 
 def searched() -> pd.DataFrame | None:
     """The reference search; None when it was not made."""
-    path = RESULTS / "search.csv"
-    return pd.read_csv(path) if path.exists() else None
+    return files.read_tables(RESULTS).get("search")
 
 
 def needed() -> pd.DataFrame:
@@ -170,8 +169,7 @@ def needed() -> pd.DataFrame:
 
 def sampled() -> dict[str, pd.DataFrame]:
     """What :mod:`riceutils.tuning` measured: ``replay`` and ``optuna``, as far as it did."""
-    paths = {name: RESULTS / f"{name}.csv" for name in ("replay", "optuna")}
-    return {name: pd.read_csv(path) for name, path in paths.items() if path.exists()}
+    return {name: table for name, table in files.read_tables(RESULTS).items() if name in ("replay", "optuna")}
 
 
 def finished() -> list[Run]:

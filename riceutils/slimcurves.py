@@ -280,8 +280,7 @@ def reference_lossless(source: str) -> pd.DataFrame:
     splits, path = study.reference(source), RESULTS / "lossless.csv"
     kept = [runs.find(run.spec) or run for run in claims.counted() if run.spec.standard]
     probe = slimmed.probe(splits.train, 600)
-    known = pd.read_csv(path).to_dict("records") if path.exists() else []
-    rows = [row for row in known if row["run"] in {run.spec.key for run in kept}]
+    rows = [row for row in files.read_rows(path) if row["run"] in {run.spec.key for run in kept}]
     for run in sorted(kept, key=lambda run: run.record["flops"]):
         if run.has_weights and run.spec.key not in {row["run"] for row in rows}:
             rows.append({**lossless(run, probe, splits.test.images), "run": run.spec.key})
@@ -292,5 +291,4 @@ def reference_lossless(source: str) -> pd.DataFrame:
 
 def tables() -> dict[str, pd.DataFrame]:
     """The reference results: ``curves``, ``block5`` and ``lossless``, as far as they were measured."""
-    found = {path.stem: pd.read_csv(path) for path in sorted(RESULTS.glob("*.csv"))}
-    return {name: table.drop(columns="run", errors="ignore") for name, table in found.items()}
+    return {name: table.drop(columns="run", errors="ignore") for name, table in files.read_tables(RESULTS).items()}
