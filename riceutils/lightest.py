@@ -42,6 +42,12 @@ def cost(options: Mapping[str, Any], classes: int = 5) -> dict[str, int]:
     return dict(_cost(json.dumps(options, sort_keys=True), classes))
 
 
+def name(options: Mapping[str, Any]) -> str:
+    """A network of the grid by its parameters and MFLOPs, which no other of them shares."""
+    spent = cost(options)
+    return f"{spent['parameters']:,}, {spent['FLOPs'] / 1e6:.2f} MFLOPs"
+
+
 @cache
 def _cost(options: str, classes: int) -> dict[str, int]:
     folded = slimming.fold(models.build("rice_nano", (224, 224, 3), classes, **json.loads(options)))
@@ -150,8 +156,8 @@ def _generalise(source: str) -> None:
 
 
 def _commit(run: Run) -> None:
-    options = run.spec.options
-    runs.commit(run, RESULTS / f"pool{options['pool']}-{cost(options)['parameters']}-seed{run.spec.seed}")
+    spent = cost(run.spec.options)
+    runs.commit(run, RESULTS / f"{spent['parameters']}-{spent['FLOPs']}-seed{run.spec.seed}")
 
 
 def searched() -> pd.DataFrame | None:

@@ -81,7 +81,7 @@ def overview(found: Sequence[Run], beside: Sequence[Run] = ()) -> pd.DataFrame:
     for run in [*found, *beside]:
         nano = run.spec.model == "rice_nano"
         spent = lightest.cost(run.spec.options) if nano else {q: ledger.static(run.spec.model)[q].value for q in COSTS}
-        name = f"pool {run.spec.options['pool']}, {spent['parameters']:,}" if nano else run.spec.model
+        name = lightest.name(run.spec.options) if nano else run.spec.model
         source = "rice_nano" if nano else "reference"
         row = {"model": name, "source": source, "seed": run.spec.seed} | {q: int(spent[q]) for q in COSTS}
         for which in ("clean", "perturbed"):
@@ -186,10 +186,7 @@ def against(name: str = "vgg_custom") -> dict[str, Run]:
     first."""
     measured = [run for run in claims.counted() if run.generalisation is not None]
     ours = {f"{run.spec.model}, seed {run.spec.seed}": run for run in measured}
-    own = {}
-    for run in lightest.finished():
-        spent = lightest.cost(run.spec.options)
-        own[f"rice_nano {spent['parameters']:,}, pool {run.spec.options['pool']}, seed {run.spec.seed}"] = run
+    own = {f"rice_nano {lightest.name(run.spec.options)}, seed {run.spec.seed}": run for run in lightest.finished()}
     first = {label: run for label, run in ours.items() if run.spec.model == name}
     return first | own | ours
 

@@ -18,6 +18,11 @@ def test_the_grid_stays_within_its_limits_and_reaches_far_down():
     assert len({str(options) for options in found}) == len(found) > 30
 
 
+def test_every_candidate_has_a_name_of_its_own():
+    names = [lightest.name(options) for options in lightest.grid()]
+    assert len(set(names)) == len(names)
+
+
 def test_a_search_knows_nothing_of_the_test_images(tmp_path):
     splits = data.load("synthetic", 64, [4, 2, 3], progress=False)
     candidates = lightest.grid()[:2]
