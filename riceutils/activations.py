@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 BATCH = 16
 SAMPLE = 10_000  # outputs of a filter that its 99th percentile is taken from
+COLUMNS = (
+    "layer", "filter", "apoz", "apoz_grain", "fires", "maximum", "mean", "mean_grain", "p99", "p99_grain", "redundancy",
+    "nearest",
+)  # fmt: skip
 CONSTANT = 1e-6  # a filter that varies less, relative to its mean square, is constant: single precision sees no more
 
 
@@ -92,6 +96,8 @@ def measure(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") 
     import tensorflow as tf
 
     layers = list(_carriers(model))
+    if not layers:
+        return pd.DataFrame(columns=COLUMNS)
     network = fired(model)
     each = -(-SAMPLE // max(len(images), 1))  # positions of an image
 

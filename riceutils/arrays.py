@@ -6,6 +6,7 @@ import hashlib
 import io
 import sys
 import zipfile
+import zlib
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -99,7 +100,7 @@ def _file(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     try:
         with np.load(path) as stored:
             found = {key: stored[key] for key in KEYS if key in stored}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = f"{path} is not a whole .npz file of plain arrays ({error})."
         raise DataError(f"{reason} Make it with numpy.savez.") from error
     if missing := [key for key in KEYS if key not in found]:

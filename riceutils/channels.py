@@ -59,8 +59,7 @@ class Channels:
 
 def follow(model: keras.Model) -> Channels:
     """Follow every channel through ``model``; raises :class:`UnsupportedLayer` naming the first layer that can't be."""
-    if not getattr(model, "_is_graph_network", True) or not model.inputs:
-        raise UnsupportedLayer(f"{model.name} is not a functional model. Build it with keras.Model(inputs, outputs).")
+    model = functional(model)
     fresh = keras.models.clone_model(model)  # its layers belong to this graph only
     parents: list[int] = []
 
@@ -119,6 +118,19 @@ def follow(model: keras.Model) -> Channels:
     return Channels(model, inputs, outputs, fixed, dict(makers), dict(readers))
 
 
+def functional(model: keras.Model) -> keras.Model:
+    """``model`` as a graph: a built Sequential becomes one of the same layers. Raises :class:`UnsupportedLayer` for
+    what is no graph, and for images of unknown size."""
+    if isinstance(model, keras.Sequential) and model.built:
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    if not hasattr(model, "operations") or not getattr(model, "_is_graph_network", True) or not model.inputs:
+        raise UnsupportedLayer(f"{model.name} is not a functional model. Build it with keras.Model(inputs, outputs).")
+    for tensor in model.inputs:
+        if None in tensor.shape[1:]:
+            raise UnsupportedLayer(f"{model.name} takes images of unknown size {tensor.shape}; fix the input shape.")
+    return model
+
+
 def _check(layer: keras.Layer) -> None:
     kind, name = type(layer).__name__, layer.name
     if kind not in SUPPORTED:
@@ -136,5 +148,5 @@ def _check(layer: keras.Layer) -> None:
         raise UnsupportedLayer(f"Layer {name!r} merges inputs of different channels: {shapes}.")
     if kind in ("Concatenate", "BatchNormalization") and layer.axis not in (-1, len(shapes[0]) - 1):
         raise UnsupportedLayer(f"Layer {name!r} works along axis {layer.axis}; the last one, channels, is needed.")
-    if None in shapes[0][1:] and kind == "Flatten":
-        raise UnsupportedLayer(f"Layer {name!r} flattens maps of unknown size {shapes[0]}; fix the input shape.")
+    if not hasattr(getattr(layer, "activation", None), "__name__") and hasattr(layer, "activation"):
+        raise UnsupportedLayer(f"Layer {name!r} has a layer as its activation. Put that layer behind it instead.")

@@ -52,12 +52,14 @@ class Checkpoint(keras.callbacks.EarlyStopping):
                 "best_epoch": best_epoch,
             }
             rows = pd.DataFrame(stored["history"], columns=stored["columns"].tolist())
+            self.stopped = str(stored["stopped"])
+            self.gradient_share = None if np.isnan(share := float(stored["share"])) else share
         self.history = rows.to_dict("records")  # type: ignore[assignment]
 
     @property
     def done(self) -> bool:
         """Whether the saved state had ended already: killed after the last epoch, before saving the run."""
-        return self.resumed is not None and self.resumed["wait"] >= self.patience
+        return self.stopped != "epoch limit"
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         super().on_train_begin(logs)
@@ -103,6 +105,8 @@ class Checkpoint(keras.callbacks.EarlyStopping):
             "columns": np.array(rows.columns.tolist()),
             "stopping": np.array([self.wait, self.best_epoch]),
             "loss": np.array(self.best),
+            "stopped": np.array(self.stopped),
+            "share": np.array(np.nan if self.gradient_share is None else self.gradient_share),
         }
         for prefix, variables in (
             ("model", self.model.variables),

@@ -10,18 +10,27 @@ from typing import Any
 import click
 import yaml
 
-from riceutils import config
+from riceutils import config, files
 
 
 def value(text: str) -> Any:
     """A parameter from the command line, read as YAML; ``1e-3``, which YAML takes for text, is a number."""
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
     if isinstance(value, str):
         try:
             return float(value)
         except ValueError:
             return value
     return value
+
+
+def _real(source: str | None) -> None:
+    """Refuse synthetic images, before anything is trained, where figures go into the reference results."""
+    if source in ("synthetic", "rice"):
+        raise click.ClickException("Reference results rest on real images. Give them with --data: a folder or a zip.")
 
 
 @click.command()
@@ -47,6 +56,8 @@ def train(
         base = config.training_parameters(profile, model, data).model_dump()
         changed = base | {name: value(text) for name, text in overrides}
         wanted += [(model, config.check(config.CHAPTER_OF[model], changed | {"seed": seed})) for seed in seeds]
+    for _, parameters in wanted if commit else ():
+        _real(parameters.data)
     for model, parameters in wanted:
         result = study.run(model, parameters)
         metrics = {which: f"{figures['value']:.4f}" for which, figures in result.record["metrics"].items()}
@@ -55,13 +66,24 @@ def train(
             click.echo(f"Reference result: {runs.commit(result).name}")
 
 
+def _per_class(text: str) -> list[int] | int | None:
+    counts = [int(number) for number in text.split(",")] if text != "all" else []
+    return counts if len(counts) > 1 else counts[0] if counts else None
+
+
 @click.command()
 @click.argument("source", metavar="RUN_OR_KERAS_FILE")
 @click.option("--criterion", default="apoz", show_default=True, help="dead, apoz, l1 or random.")
 @click.option("--budget", help="What stays: flops=SHARE or parameters=SHARE; none for dead.")
-@click.option("--epochs", default=5, show_default=True, type=click.IntRange(1), help="Of training after the cut.")
+@click.option(
+    "--epochs",
+    default=5,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Of training after the cut; 0 for the cut alone.",
+)
 @click.option("--data", default="synthetic", show_default=True, help="Images: synthetic, kaggle, a folder or a zip.")
-@click.option("--images-per-class", default="200,50,100", show_default=True, help="Train, validation, test.")
+@click.option("--images-per-class", help="200,50,100 (train, validation, test), 300 or all; by default RUN's.")
 @click.option("--images", default=500, show_default=True, type=click.IntRange(1), help="Training images to measure on.")
 @click.option(
     "--preprocessing", default="rgb", show_default=True, help="Of a .keras file's images: rgb, caffe, raw, grey."
@@ -75,7 +97,7 @@ def slim(
     budget: str | None,
     epochs: int,
     data: str,
-    images_per_class: str,
+    images_per_class: str | None,
     images: int,
     preprocessing: str,
     seed: int,
@@ -84,15 +106,26 @@ def slim(
 ) -> None:
     """Remove filters of RUN_OR_KERAS_FILE, train what is left, and print both networks' figures."""
     from riceutils import data as loading
-    from riceutils import flops, runs, slimmed
+    from riceutils import flops, runs, slimmed, slimming
 
     kind, _, share = (budget or "").partition("=")
     try:
         wanted = {kind: float(share)} if budget else None
-        counts = [int(number) for number in images_per_class.split(",")]
+        counts = _per_class(images_per_class or "200,50,100")
     except ValueError:
-        raise click.ClickException("Give --budget as flops=0.5 and --images-per-class as 200,50,100.") from None
-    parent = slimmed.parent(source if source.endswith(".keras") else runs.resolve(source), preprocessing)
+        raise click.ClickException(
+            "Give --budget as flops=0.5 and --images-per-class as 200,50,100, 300 or all."
+        ) from None
+    slimming.check(criterion, wanted)
+    if save:
+        if save.suffix != ".keras":
+            raise click.ClickException(f"Keras saves a network as a .keras file; {save} is named otherwise.")
+        files.writable(save.parent)
+    found = None if source.endswith(".keras") else runs.resolve(source)
+    parent = slimmed.parent(found or source, preprocessing)
+    if found and not images_per_class:  # as many as it was trained on; classes of different sizes: all there are
+        shares = [found.record["data"]["images"][side] / len(found.classes) for side in loading.SIDES]
+        counts = [int(share) for share in shares] if all(share == int(share) for share in shares) else None
     splits = loading.load(data, parent.network.input_shape[1], counts)
     options: dict[str, Any] = {"epochs": epochs, "images": images, "seed": seed, "scratch": scratch}
     run = slimmed.slim(parent, splits, criterion, wanted, **options)
@@ -114,6 +147,11 @@ def background(names: Sequence[str], data: str | None) -> None:
 
     if unknown := set(names) - set(background.declared()):
         raise click.ClickException(f"Unknown: {', '.join(unknown)}. Trainings: {', '.join(background.declared())}.")
+    wanted = {background.declared()[name]["data"] for name in names}
+    if data and len(wanted) > 1:
+        raise click.ClickException(f"These are trained on {', '.join(sorted(wanted))}: give --data for one at a time.")
+    for source in wanted:
+        _real(data or source)
     for name in names:
         for run in background.reference(name, data):
             click.echo(f"{name}, seed {run.spec.seed}: {run.record['stopped']}, {run.record['metrics']['clean']}")
@@ -136,6 +174,7 @@ EXPERIMENTS = {  # name → the function that makes and commits its tables, from
 @click.option("--data", required=True, help="The real images: kaggle, a folder or a zip.")
 def experiment(names: Sequence[str], data: str) -> None:
     """Make the reference results that chapters with experiments of their own show; resumable."""
+    _real(data)
     found = {name: resolve_name(EXPERIMENTS[name]) for name in names}  # what is missing is said before any starts
     for name, make in found.items():
         make(data)
@@ -153,6 +192,9 @@ def generalise(names: Sequence[str], profile: str, data: str | None, images: int
     from riceutils import runs, study
 
     chosen = [runs.resolve(name) for name in names]
+    known = {run.spec.key for run in runs.references()}
+    if commit and (others := [run.name for run in chosen if run.spec.key not in known]):
+        raise click.ClickException(f"No reference results: {', '.join(others)}. Make them such with train --commit.")
     chosen = [runs.find(run.spec) or run for run in chosen]  # the cache has the weights that are not shipped
     parameters = config.DataParameters(**config.chapter_parameters(profile, "01_dataset", data))
     study.generalise(chosen, study.load(parameters), images)

@@ -177,14 +177,18 @@ def load(
 def manifest(source: Source, *, skip_unreadable: bool = False, progress: bool = True) -> pd.DataFrame:
     """A row per file: ``file, class, sha256, width, height`` (pixels), in class and name order.
 
-    Computed once per source and kept in the cache folder. Raises ``DataError`` naming the first file that is no
-    whole image, unless ``skip_unreadable``, which leaves such files out.
+    Computed once per source and kept in the cache folder; what could not be read is tried again each time, as the
+    same archive may have been fetched anew. Raises ``DataError`` naming the first file that is no whole image, unless
+    ``skip_unreadable``, which leaves such files out.
     """
     cached = files.home() / "manifests" / f"{source.signature}.csv"
     with files.once(cached) as missing:
         if missing:
             _list(source, cached, progress)
     table = pd.read_csv(cached, dtype={"class": str}, keep_default_na=False)
+    columns = ["sha256", "width", "height", "error"]
+    for row in table.index[table["error"] != ""]:
+        table.loc[row, columns] = _describe(source, table.loc[row, "file"])
     broken = table[table["error"] != ""]
     if len(broken) and not skip_unreadable:
         more = f" ({len(broken) - 1} more like it)" if len(broken) > 1 else ""

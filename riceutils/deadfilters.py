@@ -269,13 +269,18 @@ def twins(counted: Sequence[Run], limit: float = 0.95) -> pd.DataFrame:
 def reference(source: str) -> None:
     """Measure the reference runs on the real images and commit the tables; runs without weights here are left out.
 
-    Runs whose ``filters.csv`` was made before it told means, percentiles and redundancy get a new one.
+    The tables are committed anew after each run; runs that they hold are not measured again. Runs whose
+    ``filters.csv`` was made before it told means, percentiles and redundancy get a new one.
     """
     splits = study.reference(source)
     sets, examples = probes(splits), splits.test.images[:: max(1, len(splits.test) // 25)]
-    made: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
-    for committed in (run for run in claims.counted() if run.spec.standard):
+    kept = [run for run in claims.counted() if run.spec.standard]
+    made = files.read_tables(RESULTS)
+    made = {name: table[table["run"].isin([run.spec.key for run in kept])] for name, table in made.items()}
+    for committed in kept:
         run = runs.find(committed.spec) or committed
+        if all(name in made and run.spec.key in set(made[name]["run"]) for name in TABLES):
+            continue
         if not run.has_weights:
             print(f"{committed.folder.name}: no weights here, left out.")
             continue
@@ -284,14 +289,18 @@ def reference(source: str) -> None:
             for folder in (run.folder, committed.folder):
                 files.write_csv(folder / "filters.csv", table)
             run = Run(run.folder)
-        made["looks"].append(looks(run, np.asarray(examples)).assign(seed=run.spec.seed))
-        made["growth"].append(growth(run, sets["test"]))
-        made["stability"].append(stability(run, sets))
-        for name, tables in made.items():
-            files.write_csv(RESULTS / f"{name}.csv", pd.concat(tables))
+        measured = {
+            "looks": looks(run, np.asarray(examples)).assign(seed=run.spec.seed),
+            "growth": growth(run, sets["test"]),
+            "stability": stability(run, sets),
+        }
+        for name, table in measured.items():
+            others = [made[name][made[name]["run"] != run.spec.key]] if name in made else []
+            made[name] = pd.concat([*others, table.assign(run=run.spec.key)])
+            files.write_csv(RESULTS / f"{name}.csv", made[name])
         print(f"{committed.folder.name}: measured.")
 
 
 def committed() -> dict[str, pd.DataFrame]:
     """The tables of :func:`reference`, as far as they were measured."""
-    return files.read_tables(RESULTS)
+    return {name: table.drop(columns="run") for name, table in files.read_tables(RESULTS).items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def limit() -> int:
     text = os.environ.get(LIMIT, str(DEFAULT_LIMIT))
     try:
         return int(float(text) * 1e9)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"{LIMIT} is {text!r}; expected a number of gigabytes.") from None
 
 
@@ -107,7 +108,7 @@ def load(
     with files.once(target) as missing:
         if missing:
             needed = 2 * len(images) * int(np.prod(divided.trunk.output.shape[1:]))
-            if not _make_room(needed, folder):
+            if not _make_room(needed, folder, f".{side}-"):
                 print(f"{needed / 1e9:.1f} GB of features exceed the limit ({LIMIT}); training computes them anew.")
                 return None
             if not _compute(divided.trunk, images, folder, side, preprocessing, progress):
@@ -136,7 +137,8 @@ def _compute(
     network = keras.Model(trunk.input, taps)
     position = folder / f".{side}-{_tap(trunk.layers[-1])}.json"
     partial = {tap: position.with_name(f"{position.stem}-{tap}.partial") for tap in taps}
-    done = json.loads(position.read_text())["done"] if position.exists() else 0
+    whole = position.exists() and all(path.exists() for path in partial.values())
+    done = json.loads(position.read_text())["done"] if whole else 0
     folder.mkdir(parents=True, exist_ok=True)
     stores = {
         tap: np.lib.format.open_memmap(
@@ -176,21 +178,42 @@ def _checksum(path: Path) -> int:
 
 
 def _intact(target: Path) -> bool:
-    record = target.with_suffix(".json")
-    return record.exists() and json.loads(record.read_text())["crc32"] == _checksum(target)
+    try:
+        return json.loads(target.with_suffix(".json").read_text())["crc32"] == _checksum(target)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
-def _make_room(needed: int, keep: Path) -> bool:
-    """Remove the oldest features until ``needed`` bytes fit under the limit; False when they never will."""
+def _make_room(needed: int, keep: Path, own: str) -> bool:
+    """Remove the oldest features until ``needed`` bytes fit under the limit; False when they never will.
+
+    Files in ``keep`` whose names begin with ``own`` are what an interrupted computation left of these very features.
+    """
     allowed = limit()
     if needed > allowed:
         return False
     folders = sorted(keep.parent.glob("*"), key=lambda folder: folder.stat().st_mtime)
-    sizes = {folder: sum(path.stat().st_size for path in folder.rglob("*")) for folder in folders}
+    sizes = {
+        folder: sum(_size(path) for path in folder.rglob("*") if folder != keep or not path.name.startswith(own))
+        for folder in folders
+    }
     for folder in folders:
         if sum(sizes.values()) + needed <= allowed:
             return True
-        if folder != keep:
+        if folder != keep and not _in_use(folder):
             shutil.rmtree(folder)
             del sizes[folder]
     return sum(sizes.values()) + needed <= allowed
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # renamed by another chapter since it was listed
+        return 0
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether another process has written to a part of its features within the last hour."""
+    hour = time.time() - 3600
+    return any(path.exists() and path.stat().st_mtime > hour for path in folder.glob("*.partial"))

@@ -49,16 +49,21 @@ def replacing(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept at the end: some writers (NumPy, Keras) choose the format by it.
     temporary = target.with_name(f".{os.getpid()}-{target.name}")
+    _remove(temporary)  # left behind by a killed process of the same number
     try:
         yield temporary
         if temporary.is_dir() and target.exists():
             shutil.rmtree(target)
         os.replace(temporary, target)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 _FREE = [
     "InputLayer", "Dropout", "Flatten", "Concatenate", "ReLU", "ZeroPadding2D", "Cropping2D", "Reshape", "Resizing",
-    "UpSampling2D", "GlobalMaxPooling2D",
+    "UpSampling2D", "GlobalMaxPooling2D", "SpatialDropout2D", "Identity", "LeakyReLU", "ELU",
 ]  # fmt: skip
 # Per value, as TensorFlow counts. Softmax: subtract the maximum, exponential, sum, divide.
 _ACTIVATIONS = {
-    "linear": 0, "relu": 0, "relu6": 0, "sigmoid": 0, "tanh": 0,
-    "softmax": 5, "silu": 2, "hard_sigmoid": 2, "hard_silu": 3,
+    "linear": 0, "relu": 0, "relu6": 0, "leaky_relu": 0, "elu": 0, "selu": 0, "sigmoid": 0, "tanh": 0, "softplus": 0,
+    "softsign": 0, "exponential": 0,
+    "softmax": 5, "silu": 2, "hard_sigmoid": 2, "hard_silu": 3, "hard_tanh": 2, "gelu": 4, "mish": 1,
 }  # fmt: skip
 CONVENTION = "1 multiply-add = 2 FLOPs; batch 1; bias, pooling, normalisation and softmax included, ReLU not"
 
@@ -94,9 +95,11 @@ def _layer_flops(layer: keras.Layer) -> int:
         return prod(layer.pool_size) * out
     if kind == "GlobalAveragePooling2D":
         return prod(layer.input.shape[1:])
-    if kind in ("Add", "Multiply"):  # of several inputs, or of one and a constant (MobileNetV3)
-        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+    inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+    if kind in ("Add", "Multiply", "Subtract", "Maximum"):  # of several inputs, or of one and a constant (MobileNetV3)
         return max(len(inputs) - 1, 1) * out
+    if kind == "Average":
+        return len(inputs) * out
     if kind == "CustomScaleLayer":  # InceptionResNetV2's: a + scale × b
         return 2 * out
     raise ValueError(f"No FLOPs formula for layer {layer.name!r} of type {kind}. Use flops.profile instead.")

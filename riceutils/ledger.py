@@ -208,7 +208,7 @@ def _verdict(row: tuple[str, str], published: str, figure: Measured | None) -> s
         return "not measured"
     if row in ERRATA:
         return "erratum"
-    if row[1] in STATIC and round(figure.value, _digits(published)) == float(published):
+    if round(figure.value, _digits(published)) == float(published):
         return "exact"
     if figure.low <= float(published) <= figure.high:
         return "within interval"

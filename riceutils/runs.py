@@ -180,9 +180,12 @@ def reference(model: str) -> Run | None:
 def commit(run: Run, target: Path | None = None) -> Path:
     """Copy a finished run into the package as a reference result; weights only when they are small.
 
-    ``target`` is its folder there; by default it is named after model, variant and seed.
+    ``target`` is its folder there; by default it is named after model, variant and seed. Raises ``ValueError`` for a
+    run that such a name would not tell from the architecture's plain training.
     """
     spec = run.spec
+    if target is None and (spec.slim or spec.copies or spec.options):
+        raise ValueError(f"{run.name} is not {spec.model} as the registry builds it; only that is a reference result.")
     variant = "-augmented" * spec.augment + "-rgb" * spec.unexpected_pixels
     target = target or REFERENCE / f"{spec.model}{variant}-seed{spec.seed}"
     if run.folder == target:
@@ -195,7 +198,7 @@ def commit(run: Run, target: Path | None = None) -> Path:
 
 
 def resolve(name: str) -> Run:
-    """A run by the name of a model (its reference run), a run's name, or a run's folder.
+    """A run by the name of a model (its reference run), a run's or a committed result's name, or a run's folder.
 
     Raises ``ValueError`` listing what there is.
     """
@@ -206,7 +209,8 @@ def resolve(name: str) -> Run:
         if run is None:
             raise ValueError(f"There is no reference run of {name!r}. Train it and give the run's folder.")
         return run
-    for folder in (Path(name), files.home() / "runs" / name, REFERENCE / name):
+    committed = files.PACKAGE.glob(f"results/*/{Path(name).name}")
+    for folder in (Path(name), files.home() / "runs" / name, REFERENCE / name, *committed):
         if (folder / "record.json").exists():
             return Run(folder)
     own = (files.home() / "runs").glob("[!.]*-*")

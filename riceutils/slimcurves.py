@@ -135,7 +135,7 @@ def widths(networks: Mapping[str, keras.Model]) -> Chart:
 def hand_made(
     parameters: TrainingParameters, splits: Splits, models: Sequence[str] = HAND_MADE, seeds: Sequence[int] = (0,)
 ) -> pd.DataFrame:
-    """The Study's light models, trained on the same images as long as what starts from scratch; rows as in
+    """The Study's light models, trained on the same images for all epochs of ``parameters``; rows as in
     :func:`curve`, with no share."""
     rows = []
     for model in models:
@@ -174,10 +174,12 @@ def summary(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(curves: pd.DataFrame) -> pd.DataFrame:
-    """How much better one way is than another, pair by pair of the same parent, share and seed, in points.
+    """How much better one way is than another, in points: differences at the same parent, share and seed.
 
-    A row for each pair of ways and each parent, and for all parents together: model, first, second, pairs, and for
-    both kinds of test images the mean difference with its 95 % interval (Student's t over the pairs) as text.
+    A row for each pair of ways and each parent, and for all parents together: model, first, second, trainings, and
+    for both kinds of test images the mean difference with its 95 % interval as text. The shares of one parent and
+    seed are cuts of one network, tested on the same images: their mean is one observation, and the interval is
+    Student's t over these ``trainings``; there is none for a single one.
     """
     rows = []
     cut = curves[curves["way"].isin(WAYS)]
@@ -187,8 +189,8 @@ def differences(curves: pd.DataFrame) -> pd.DataFrame:
             row: dict[str, object] = {"model": parent, "first": first, "second": second}
             for which in ("clean accuracy", "perturbed accuracy"):
                 table = own.pivot_table(which, ["parent", "share", "seed"], "way")
-                gaps = 100 * (table[first] - table[second]).dropna().to_numpy()
-                row |= {"pairs": len(gaps), f"{which}, difference": _gap(gaps)}
+                gaps = 100 * (table[first] - table[second]).dropna().groupby(["parent", "seed"]).mean().to_numpy()
+                row |= {"trainings": len(gaps), f"{which}, difference": _gap(gaps)}
             rows.append(row)
     return pd.DataFrame(rows)
 

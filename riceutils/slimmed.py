@@ -20,8 +20,9 @@ from riceutils.runs import Run, Spec
 class Parent:
     """What is slimmed: ``name`` and ``key`` say which it is, ``epochs`` how long it was trained (0: not known).
 
-    ``weights`` is where its frozen layers come from, ``initializer`` and ``learning_rate`` are what it was trained
-    with and what is left of it is trained with.
+    ``data`` is the fingerprint of the images that a run was trained on, ``classes`` names theirs; None of a file.
+    ``weights`` is where its frozen layers come from; the rest is what it was trained with, and what is left of it is
+    trained with.
     """
 
     name: str
@@ -32,26 +33,41 @@ class Parent:
     weights: str | None = None
     initializer: str = "glorot_uniform"
     learning_rate: float = 1e-3
+    augment: bool = False
+    copies: int = 0
+    schedule: str = "constant"
+    data: str | None = None
+    classes: list[str] | None = None
+
+
+SHARED = ("preprocessing", "weights", "initializer", "learning_rate", "augment", "copies", "schedule", "data")
 
 
 def parent(source: Run | str | Path, preprocessing: str = "rgb") -> Parent:
     """A run, or the path of a ``.keras`` file whose network takes pixels under ``preprocessing``.
 
-    Raises ``ValueError`` when the file is no Keras model with one square image as its input, ``FileNotFoundError``
-    when a run's weights were not kept.
+    Raises ``ValueError`` when the file is no Keras model with one square image as its input and a softmax as its
+    output, ``FileNotFoundError`` when a run's weights were not kept.
     """
     if isinstance(source, Run):
         spec = source.spec
-        shared = {name: getattr(spec, name) for name in ("preprocessing", "weights", "initializer", "learning_rate")}
-        return Parent(spec.model, spec.key, source.model(), epochs=len(source.history), **shared)
+        shared = {name: getattr(spec, name) for name in SHARED}
+        return Parent(
+            spec.model, spec.key, source.model(), epochs=len(source.history), classes=source.classes, **shared
+        )
     path = Path(source).expanduser()
     try:
         network = keras.models.load_model(path, compile=False)
     except (ValueError, OSError, TypeError) as error:
         raise ValueError(f"{path} is not a Keras model ({error}). Save it with model.save('name.keras').") from error
+    network = slimming.functional(network)
     shape = network.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] != shape[2] or shape[1] is None:
         raise ValueError(f"{path} takes {shape}; expected one square image, (None, size, size, channels).")
+    last = [tensor._keras_history.operation for tensor in network.outputs]
+    if len(last) != 1 or getattr(getattr(last[0], "activation", None), "__name__", "") != "softmax":
+        ends = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in last)
+        raise ValueError(f"{path} ends in {ends}; one layer with a softmax, class probabilities, is needed.")
     key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return Parent(path.stem, key, network, preprocessing)
 
@@ -78,11 +94,12 @@ def slim(
 ) -> Run:
     """Cut ``source`` (see :func:`riceutils.slimming.select`), train what is left, and save it as a run.
 
-    ``epochs`` of training follow the cut, at the parent's learning rate; the best of them on the validation images is
-    kept. ``images`` is how many training images the criterion sees. With ``scratch`` the same small network starts
-    from fresh weights instead and gets the parent's epochs as well: what slimming has to beat. The run's record names
-    parent, criterion, budget and probe set; it is loaded if it is in the cache. Raises ``ValueError`` when the
-    network and the data do not go together, or for what ``select`` refuses.
+    ``epochs`` of training follow the cut, with the parent's settings; the best of them on the validation images is
+    kept. Without any, the cut network is measured as it is. ``images`` is how many training images the criterion
+    sees. With ``scratch`` the same small network starts from fresh weights instead and gets the parent's epochs as
+    well: what slimming has to beat. The run's record names parent, criterion, budget and probe set; it is loaded if it
+    is in the cache. Raises ``ValueError`` when the network and the data do not go together, or for what ``select``
+    refuses.
     """
     if source.network.input_shape[1] != splits.image_size:
         raise ValueError(
@@ -92,6 +109,11 @@ def slim(
     if source.network.output_shape[-1] != len(splits.classes):
         raise ValueError(
             f"{source.name} tells {source.network.output_shape[-1]} classes apart, the data have {len(splits.classes)}."
+        )
+    if source.classes not in (None, splits.classes) or source.data not in (None, splits.fingerprint):
+        raise ValueError(
+            f"{source.name} was trained on other images or another split of them; it may have seen some of these test "
+            "images. Load the images that it was trained on, as many of each class, at its size."
         )
     frozen = {layer.name for layer in source.network.layers if layer.weights and not layer.trainable_weights}
     spec = Spec(
@@ -105,6 +127,9 @@ def slim(
         patience=epochs + source.epochs,
         seed=seed,
         initializer=source.initializer,
+        augment=source.augment,
+        copies=source.copies,
+        schedule=source.schedule,
         weights=source.weights if layers is not None and not frozen & set(layers) else None,  # those layers are whole
         preprocessing=source.preprocessing,
         slim={

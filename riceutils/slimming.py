@@ -17,6 +17,7 @@ import pandas as pd
 from riceutils import activations, flops
 from riceutils.channels import MAKERS, Channels, follow
 from riceutils.channels import UnsupportedLayer as UnsupportedLayer
+from riceutils.channels import functional as functional
 from riceutils.models import pretrained
 from riceutils.surgery import apply as apply
 from riceutils.surgery import fold as fold
@@ -78,18 +79,19 @@ def select(
     in ``.attrs["refused"]`` as (layer, channel, reason). Raises ``UnsupportedLayer``, or ``ValueError`` for an
     unknown criterion or layer, a budget that is missing, out of range or cannot be met, or no images.
     """
-    if criterion != "dead" and criterion not in CRITERIA:
-        raise ValueError(f"Unknown criterion {criterion!r}. Use dead, {', '.join(CRITERIA)}.")
+    check(criterion, budget)
     if not len(images):
         raise ValueError("No images to measure on: the probe set is empty.")
+    if images.dtype != np.uint8:
+        raise ValueError(f"The probe images are {images.dtype}; expected uint8, 0 to 255, as they were decoded.")
     channels = follow(model)
+    model = channels.model
+    flops.count(model)  # a layer without a formula is said before anything is measured
     if layers is not None:
         channels = _only(channels, layers)
     if criterion == "dead":
-        if budget:
-            raise ValueError("Criterion dead takes no budget: it removes what does no work, and nothing else.")
         return _dead(channels, images, preprocessing)
-    kind, share = _budget(budget)
+    ((kind, share),) = (budget or {}).items()
     order = _order(channels, images, criterion, preprocessing, seed)
     goal = share * _cost(model, kind, layers)
 
@@ -102,16 +104,22 @@ def select(
     while low < high:  # fewest channels that meet the budget
         middle = (low + high) // 2
         low, high = (low, middle) if met(middle) else (middle + 1, high)
-    return _table(channels, {group: {} for group in order[:low]}, criterion)
+    return _table(channels, {group: {} for group in order[:low]}, dict.fromkeys(order[:low], criterion))
 
 
-def _budget(budget: Budget | None) -> tuple[str, float]:
+def check(criterion: str, budget: Budget | None) -> None:
+    """Raise ``ValueError`` for an unknown criterion, or a budget that does not go with it or is out of range."""
+    if criterion != "dead" and criterion not in CRITERIA:
+        raise ValueError(f"Unknown criterion {criterion!r}. Use dead, {', '.join(CRITERIA)}.")
+    if criterion == "dead":
+        if budget:
+            raise ValueError("Criterion dead takes no budget: it removes what does no work, and nothing else.")
+        return
     if not budget or len(budget) != 1 or next(iter(budget)) not in ("flops", "parameters"):
         raise ValueError(f"The budget is {budget}; expected one of flops or parameters, such as {{'flops': 0.5}}.")
     ((kind, share),) = budget.items()
     if not 0 < share < 1:
         raise ValueError(f"The budget keeps {share} of the {kind}; expected a share between 0 and 1.")
-    return kind, share
 
 
 def _cost(model: keras.Model, kind: str, layers: Collection[str] | None) -> int:
@@ -155,7 +163,9 @@ def _dead(channels: Channels, images: np.ndarray, preprocessing: str) -> pd.Data
         for group in needed:
             del gone[group]
             refused.append((*channels.makers[group][0], "the last channel of its layer"))
-    plan = _table(channels, gone, "never fires")
+    plan = _table(
+        channels, gone, {group: "constant" if constants else "never fires" for group, constants in gone.items()}
+    )
     plan.attrs["refused"] = refused
     return plan
 
@@ -231,13 +241,15 @@ def _order(channels: Channels, images: np.ndarray, criterion: str, preprocessing
     return order
 
 
-def _table(channels: Channels, gone: Mapping[int, dict[str, dict[int, float]]], reason: str) -> pd.DataFrame:
+def _table(
+    channels: Channels, gone: Mapping[int, dict[str, dict[int, float]]], reasons: Mapping[int, str]
+) -> pd.DataFrame:
     costs = flops.count(channels.model).by_layer.set_index("layer")["FLOPs"].to_dict()
     rows = []
     for group, constants in gone.items():
         saved = _saving(channels, group, costs)
         for number, (layer, channel) in enumerate(channels.makers[group]):
-            rows.append((layer, channel, reason, constants, *(saved if number == 0 else (0, 0))))
+            rows.append((layer, channel, reasons[group], constants, *(saved if number == 0 else (0, 0))))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -6,6 +6,7 @@ Every source lists its files by class and gives a file's bytes; nothing above th
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -88,7 +89,7 @@ def decode(content: bytes, name: str, size: int | None = None) -> Image.Image:
         with Image.open(io.BytesIO(content)) as raw:
             raw.load()
             image = ImageOps.exif_transpose(raw)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise unreadable(name, error) from error
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -55,7 +55,8 @@ class Joined:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+    def __getitem__(self, chosen: np.ndarray | slice) -> np.ndarray:
+        rows = np.arange(len(self))[chosen]
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         number, place = np.divmod(rows, len(self.sets[0]))
         for n in np.unique(number):

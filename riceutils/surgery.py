@@ -51,7 +51,6 @@ def rebuild(
     }
     template = keras.models.clone_model(model)
     made: dict[int, Any] = {}
-    slim: dict[str, keras.Layer] = {}
     for old in template.operations:
         name, kind = old.name, type(old).__name__
         if kind == "InputLayer":
@@ -75,7 +74,6 @@ def rebuild(
             continue
         merged = kind == "Concatenate" or len(keras.tree.flatten(old.input)) > 1
         made[id(old.output)] = layer(given if merged else given[0])
-        slim[name] = layer
     result = keras.Model(
         [made[id(tensor)] for tensor in template.inputs] if len(template.inputs) > 1 else made[id(template.inputs[0])],
         [made[id(tensor)] for tensor in template.outputs]
@@ -119,10 +117,11 @@ def fold(model: keras.Model) -> keras.Model:
     DepthwiseConv2D or Dense layer without activation, both disappear in its kernel and bias. Others stay. Raises
     ``UnsupportedLayer`` for models that :func:`riceutils.channels.follow` can't follow.
     """
-    follow(model)
+    model = follow(model).model
     template = keras.models.clone_model(model)
     operations = [layer for layer in template.operations if type(layer).__name__ != "InputLayer"]
-    uses = Counter(id(tensor) for layer in operations for tensor in keras.tree.flatten(layer.input))
+    read = [tensor for layer in operations for tensor in keras.tree.flatten(layer.input)]
+    uses = Counter(id(tensor) for tensor in [*read, *template.outputs])
     linear = {
         id(layer.output): layer.name
         for layer in operations

@@ -80,7 +80,7 @@ def new_model(spec: Spec, start: Callable[[], keras.Model] | None = None) -> ker
 def _compile(model: keras.Model, spec: Spec, images: int = 1) -> None:
     rate = spec.learning_rate
     if spec.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, spec.epochs * math.ceil(images / spec.batch_size))
+        rate = keras.optimizers.schedules.CosineDecay(rate, max(1, spec.epochs) * math.ceil(images / spec.batch_size))
     model.compile(keras.optimizers.Adam(rate), loss="categorical_crossentropy", metrics=["accuracy"])
 
 
@@ -120,12 +120,14 @@ def _fit(
 ) -> tuple[pd.DataFrame, str, float | None]:
     """Train; give the history, why it ended, and, if the loss sat at guessing, the gradient's share."""
     network, train, validation = subject.network, subject.train, subject.validation
+    if not spec.epochs:
+        return _untrained(subject, spec), "epoch limit", None
     checkpoint = Checkpoint(spec, state, _probe(train, spec))
     checkpoint.load(network)
     first = len(checkpoint.history)
     if first >= spec.epochs or checkpoint.done:
         network.set_weights(checkpoint.resumed["best_weights"])  # type: ignore[index]
-        return pd.DataFrame(checkpoint.history), "early stopping" if checkpoint.done else "epoch limit", None
+        return pd.DataFrame(checkpoint.history), checkpoint.stopped, checkpoint.gradient_share
     callbacks: list[keras.callbacks.Callback] = [checkpoint]
     if tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(Path(tensorboard) / f"{spec.model}-{spec.key}"))
@@ -149,6 +151,16 @@ def _fit(
         verbose=0,
     )
     return pd.DataFrame(checkpoint.history), checkpoint.stopped, checkpoint.gradient_share
+
+
+def _untrained(subject: Subject, spec: Spec) -> pd.DataFrame:
+    """The history of a training without epochs: the network as it is, as epoch 0."""
+    row = {"epoch": 0.0}
+    for prefix, split in (("", subject.train), ("val_", subject.validation)):
+        found = predict(subject.network, split.images, spec.preprocessing)
+        row[f"{prefix}loss"] = evaluation.loss(found, split.labels)
+        row[f"{prefix}accuracy"] = evaluation.accuracy(found, split.labels).value
+    return pd.DataFrame([row | {"seconds": 0.0}])
 
 
 def _probe(train: Split, spec: Spec, images: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -211,7 +223,7 @@ def _save(
         "parameters": model.count_params(),
         "trainable_parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
         "flops": flops.count(known or model).total,  # at the architecture's own size; of a slimmed one, at the run's
-        "best_epoch": best + 1,
+        "best_epoch": int(history["epoch"].iloc[best]),
         "stopped": stopped,
         "gradient_share": gradient_share,
         "features_reused": subject.network is not model,

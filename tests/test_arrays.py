@@ -89,6 +89,15 @@ def test_a_missing_and_a_damaged_file(tmp_path):
     (tmp_path / "cut.npz").write_bytes(write(tmp_path / "whole.npz").read_bytes()[:500])
     with pytest.raises(DataError, match=r"not a whole \.npz file"):
         arrays.open_source(tmp_path / "cut.npz", 8)
+    np.savez_compressed(tmp_path / "packed.npz", **np.load(tmp_path / "whole.npz"))
+    content = bytearray((tmp_path / "packed.npz").read_bytes())
+    content[80:140] = bytes(60)
+    (tmp_path / "packed.npz").write_bytes(content)
+    with (tmp_path / "one.npz").open("wb") as stream:
+        np.save(stream, np.zeros(3))
+    for name in ("packed", "one"):
+        with pytest.raises(DataError, match=rf"{name}.npz is not a whole \.npz file"):
+            arrays.open_source(tmp_path / f"{name}.npz", 8)
 
 
 def test_too_few_of_a_class_says_how_many_of_each_kind(tmp_path):

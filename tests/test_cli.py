@@ -7,8 +7,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from riceutils import commands, runs
+from riceutils import commands, config, runs
 from riceutils.__main__ import main
+from riceutils.config import TrainingParameters
 
 
 def call(*arguments):
@@ -117,6 +118,35 @@ def test_experiments_start_from_images_that_are_there(name, tmp_path, monkeypatc
     assert result.exit_code == 1
     assert "No such folder or zip" in result.output or "experiment search" in result.output or "vgg16" in result.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "cnn", "--profile", "quick", "--commit"], "Reference results rest on real images"),
+        (["experiment", "lossless", "--data", "synthetic"], "Reference results rest on real images"),
+        (["background", "googlenet_with_heads"], "Reference results rest on real images"),
+        (["background", "alexnet_relu", "lenet5", "--data", "x.npz"], "trained on cifar10, mnist"),
+    ],
+)
+def test_only_real_images_and_their_own_become_reference_results(arguments, message):
+    result = call(*arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+def test_only_reference_results_get_committed_tables(splits):
+    from riceutils import study
+
+    parameters = TrainingParameters(**config.chapter_parameters("smoke", "03_cnn_light"))
+    run = study.run("cnn_light", parameters)
+    result = call("generalise", run.folder, "--profile", "smoke", "--commit")
+    assert f"No reference results: {run.name}" in result.output
+
+
+def test_a_parameter_that_is_no_yaml_is_text():
+    assert commands.value("[1,2") == "[1,2"
+    assert commands.value("@x") == "@x"
 
 
 def test_unknown_experiments_are_named():

@@ -1,15 +1,17 @@
 """Black by numbers: what the tables of the chapter on dead filters say of a network whose dead filters are known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from riceutils import activations, claims, config, deadfilters, study
 
+VALUES = {"data": "synthetic", "image_size": 32, "images_per_class": [8, 4, 6], "epochs": 1}
+
 
 @pytest.fixture(scope="module")
 def run(splits):
-    values = {"data": "synthetic", "image_size": 32, "images_per_class": [8, 4, 6], "epochs": 1}
-    return study.run("cnn_light", config.check("03_cnn_light", values), splits)
+    return study.run("cnn_light", config.check("03_cnn_light", VALUES), splits)
 
 
 @pytest.fixture
@@ -91,3 +93,24 @@ def test_the_reference_runs_have_a_census():
     table = deadfilters.totals(counted)
     assert len(table) == len(counted) > 0
     assert table["share"].between(table["low"], table["high"]).all()
+
+
+def test_the_experiment_goes_on_where_it_stopped_and_keeps_what_it_cannot_measure(run, splits, tmp_path, monkeypatch):
+    monkeypatch.setattr(deadfilters, "RESULTS", tmp_path)
+    monkeypatch.setattr(deadfilters.study, "reference", lambda source: splits)
+    other = study.run("final", config.check("10_final_model", VALUES), splits)
+    monkeypatch.setattr(deadfilters.claims, "counted", lambda: [run])
+    deadfilters.reference("anything")
+    first = deadfilters.committed()["looks"]
+    monkeypatch.setattr(deadfilters.claims, "counted", lambda: [run, other])
+    monkeypatch.setattr(type(run), "has_weights", property(lambda self: self.spec.model == "final"))
+    measured, looks = [], deadfilters.looks
+    monkeypatch.setattr(deadfilters, "looks", lambda run, images: measured.append(run.spec.model) or looks(run, images))
+    deadfilters.reference("anything")
+    assert measured == ["final"]
+    kept = deadfilters.committed()["looks"]
+    pd.testing.assert_frame_equal(kept[kept["model"] == "cnn_light"], first, check_dtype=False)
+    assert set(kept["model"]) == {"cnn_light", "final"}
+    assert "run" not in kept
+    deadfilters.reference("anything")
+    assert measured == ["final"]

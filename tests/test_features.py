@@ -148,6 +148,9 @@ def test_a_limit_that_is_no_number(monkeypatch):
     monkeypatch.setenv(features.LIMIT, "much")
     with pytest.raises(ValueError, match="RICEUTILS_FEATURES_GB is 'much'"):
         features.limit()
+    monkeypatch.setenv(features.LIMIT, "inf")
+    with pytest.raises(ValueError, match="RICEUTILS_FEATURES_GB is 'inf'"):
+        features.limit()
 
 
 def test_joined_networks_give_what_each_gives_alone(splits):
@@ -170,3 +173,45 @@ def test_a_trunk_that_enlarges_its_images_has_features_of_its_own():
         np.testing.assert_allclose(found, divided.trunk.predict_on_batch(pixels), rtol=2e-3, atol=2e-2)
         means.append(np.asarray(found, np.float32))
     assert not np.allclose(*means, atol=0.05)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1"])
+def test_a_damaged_record_of_the_cache_is_computed_again(splits, content, capsys):
+    divided = features.cut(models.build("vgg_light", (32, 32, 3), weights="hed"))
+    whole = np.array(load(divided, splits))
+    (path,) = files.home().glob("features/*/test-block4_pool-mean.json")
+    path.write_text(content)
+    np.testing.assert_array_equal(load(divided, splits), whole)
+    assert "damaged and are computed again" in capsys.readouterr().out
+
+
+def test_killed_while_finishing_the_features_are_made_anew(splits, monkeypatch):
+    monkeypatch.setattr(features, "BATCH", 4)
+    monkeypatch.setattr(features, "SAVED", 1)
+    divided = features.cut(models.build("vgg_light", (32, 32, 3), weights="hed"))
+    checksum, calls = features._checksum, []
+
+    def killed_at_second(path):
+        calls.append(path)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return checksum(path)
+
+    monkeypatch.setattr(features, "_checksum", killed_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        load(divided, splits)
+    monkeypatch.setattr(features, "_checksum", checksum)
+    np.testing.assert_allclose(load(divided, splits), training.predict(divided.trunk, splits.test.images), rtol=2e-3,
+                               atol=1e-3)  # fmt: skip
+
+
+def test_what_an_interrupted_computation_left_does_not_count_against_it(splits, monkeypatch):
+    divided = features.cut(models.build("vgg_light", (32, 32, 3), weights="hed"))
+    needed = 2 * len(splits.test) * 512
+    monkeypatch.setattr(features, "limit", lambda: int(1.5 * needed))
+    (folder,) = {files.home() / "features" / files.digest(["s", "rgb", splits.fingerprint])}
+    folder.mkdir(parents=True)
+    (folder / ".test-block4_pool-mean-block4_pool-mean.partial").write_bytes(bytes(needed))
+    assert (
+        features.load(divided, splits.test.images, splits.fingerprint, "test", "s", "rgb", progress=False) is not None
+    )

@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and are made once."""
 
+import os
 import threading
 
 import pytest
@@ -55,3 +56,11 @@ def test_an_unwritable_home_is_said(tmp_path, monkeypatch):
 def test_an_unknown_chapter_names_the_known():
     with pytest.raises(ValueError, match=r"Unknown chapter '05'.*02_cnn"):
         files.chapter("05")
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_hindrance(tmp_path):
+    target = tmp_path / "folder"
+    (tmp_path / f".{os.getpid()}-folder" / "half").mkdir(parents=True)
+    with files.replacing(target) as temporary:
+        temporary.mkdir()
+    assert not list(target.iterdir())

@@ -54,6 +54,11 @@ def test_an_image_too_small_is_said_before_anything_else():
         models.build("vgg16", (16, 16, 3))
 
 
+def test_what_an_option_makes_impossible_is_said():
+    with pytest.raises(ValueError, match=r"alexnet_small cannot be built .* options \{'activation': 'selo'\}.*selo"):
+        models.build("alexnet_small", activation="selo")
+
+
 def test_another_number_of_classes():
     assert models.build("cnn_light", (64, 64, 3), 3).output_shape == (None, 3)
 

@@ -100,6 +100,8 @@ def test_a_users_own_model_from_the_command_line(tmp_path):
         (["slim", "no_such_run", "--budget", "flops=0.5"], "No model or run 'no_such_run'"),
         (["slim", "cnn_light", "--budget", "half"], "Give --budget as flops=0.5"),
         (["slim", "cnn_light", "--images-per-class", "many"], "--images-per-class as 200,50,100"),
+        (["slim", "cnn_light", "--criterion", "luck", "--data", "no/such"], "Unknown criterion 'luck'"),
+        (["slim", "cnn_light", "--criterion", "dead", "--data", "no/such", "--save", "x.h5"], "as a .keras file; x.h5"),
     ],
 )
 def test_wrong_requests_are_named(arguments, message):
@@ -136,3 +138,52 @@ def test_an_unknown_run_is_answered_without_unfinished_ones(splits, trained):
     with pytest.raises(ValueError, match="No model or run") as error:
         runs.resolve("nothing")
     assert ".lock" not in str(error.value)
+
+
+def test_the_cut_alone_changes_no_answer(trained, splits, tmp_path):
+    arguments = ["slim", str(trained.folder), "--criterion", "dead", "--epochs", "0", "--images", "60"]
+    source = str(splits.source.name)
+    result = CliRunner().invoke(main, [*arguments, "--data", source, "--save", str(tmp_path / "light.keras")])
+    assert result.exit_code == 0, result.output
+    small = keras.models.load_model(tmp_path / "light.keras")
+    images = slimmed.probe(splits.train, 60)
+    whole, cut = (training.predict(model, images) for model in (trained.model(), small))
+    np.testing.assert_allclose(cut, whole, atol=1e-5)
+    (name,) = set(re.findall(r"final-[0-9a-f]{16}", result.output)) - {trained.name}
+    assert runs.resolve(name).record["best_epoch"] == 0
+
+
+def test_what_is_left_is_trained_like_its_parent(splits):
+    spec = Spec(
+        model="rice_nano", data=splits.fingerprint, image_size=32, classes=5, epochs=1, batch_size=16, patience=5,
+        learning_rate=1e-3, seed=0, copies=1, schedule="cosine", options={"pool": 4},
+    )  # fmt: skip
+    parent = slimmed.parent(training.train_or_load(spec, splits, progress=False))
+    run = slimmed.slim(parent, splits, "l1", {"flops": 0.8}, epochs=1, images=10, progress=False)
+    assert (run.spec.copies, run.spec.schedule) == (1, "cosine")
+    untrained = slimmed.slim(parent, splits, "l1", {"flops": 0.8}, epochs=0, images=10, progress=False)
+    assert untrained.history["epoch"].tolist() == [0]
+
+
+def test_images_that_the_parent_was_not_trained_on_are_refused(trained, splits):
+    other = data.load(splits.source.name, 32, [6, 4, 10], progress=False)
+    with pytest.raises(ValueError, match="final was trained on other images or another split"):
+        slimmed.slim(slimmed.parent(trained), other, "l1", {"flops": 0.5}, epochs=1)
+
+
+def test_a_model_that_gives_no_probabilities_is_refused(tmp_path):
+    x = inputs = keras.Input((32, 32, 3))
+    logits = keras.layers.Dense(5, name="logits")(keras.layers.Flatten()(keras.layers.Conv2D(4, 3)(x)))
+    keras.Model(inputs, logits).save(tmp_path / "mine.keras")
+    with pytest.raises(ValueError, match=r"mine.keras ends in 'logits' \(Dense\); one layer with a softmax"):
+        slimmed.parent(tmp_path / "mine.keras")
+
+
+@pytest.mark.parametrize("first", [[], [keras.layers.Conv2D(6, 3, activation="relu")]], ids=["dense", "convolution"])
+def test_a_sequential_model_is_slimmed_with_convolutions_or_without(splits, tmp_path, first):
+    rest = [keras.layers.Flatten(), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(5, "softmax")]
+    keras.Sequential([keras.Input((32, 32, 3)), *first, *rest]).save(tmp_path / "mine.keras")
+    parent = slimmed.parent(tmp_path / "mine.keras")
+    run = slimmed.slim(parent, splits, "dead", epochs=1, images=10, progress=False)
+    assert run.record["parameters"] <= parent.network.count_params()
+    assert len(run.filters) == run.model().layers[1].output.shape[-1] * len(first)

@@ -263,3 +263,57 @@ def test_folding_changes_no_output_and_leaves_no_normalisation_that_could_go(nam
     assert flops.count(folded).total < flops.count(model).total
     if name != "resnet_preact_small":  # there, normalisation comes before the convolution
         assert not any(isinstance(layer, L.BatchNormalization) for layer in folded.layers)
+
+
+def test_a_sequential_model_is_followed_and_an_unbuilt_one_named():
+    layers = [L.Conv2D(4, 3, activation="relu"), L.Flatten(), L.Dense(3, "softmax")]
+    built = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    assert len(slimming.select(built, images, "l1", {"parameters": 0.6}))
+    with pytest.raises(slimming.UnsupportedLayer, match="not a functional model"):
+        slimming.select(keras.Sequential([L.Conv2D(4, 3)]), images)
+
+
+def test_every_supported_layer_has_its_cost():
+    x = inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(4, 3, activation="gelu")(x)
+    for layer in (
+        L.LeakyReLU(),
+        L.ELU(),
+        L.SpatialDropout2D(0.1),
+        L.Identity(),
+    ):
+        x = layer(x)
+    for merge in (L.Average(), L.Maximum(), L.Subtract()):
+        x = merge([x, L.Activation("tanh")(x)])
+    model = keras.Model(inputs, L.Dense(3, activation="softmax")(L.Flatten()(x)))
+    assert flops.count(model).total == flops.profile(model)
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    assert len(slimming.select(model, images, "l1", {"parameters": 0.6}))
+
+
+def test_an_image_of_unknown_size_and_an_activation_layer_are_named():
+    x = inputs = keras.Input((None, None, 3))
+    x = L.GlobalAveragePooling2D()(L.Conv2D(4, 3)(x))
+    with pytest.raises(UnsupportedLayer, match="images of unknown size"):
+        follow(keras.Model(inputs, L.Dense(3)(x)))
+    x = inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(4, 3, activation=L.ReLU(), name="odd")(x)
+    with pytest.raises(slimming.UnsupportedLayer, match="'odd' has a layer as its activation"):
+        follow(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))))
+
+
+def test_probe_images_are_bytes():
+    with pytest.raises(ValueError, match="float64; expected uint8"):
+        slimming.select(models.build("cnn_light", (32, 32, 3)), np.zeros((2, 32, 32, 3)))
+
+
+def test_folding_leaves_an_output_that_a_normalisation_reads_as_well():
+    x = inputs = keras.Input((8, 8, 3))
+    seen = L.Conv2D(4, 3, name="seen")(x)
+    norm = L.BatchNormalization(name="norm")
+    model = keras.Model(inputs, [seen, norm(seen)])
+    norm.set_weights([np.full(4, value, np.float32) for value in (2.0, 0.5, 0.1, 3.0)])
+    pixels = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    for before, after in zip(model(pixels), slimming.fold(model)(pixels), strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-5)

@@ -89,6 +89,24 @@ def test_zip_with_a_damaged_member_names_it(folder, tmp_path):
         data.load(path, 32, 6, progress=False)
 
 
+def test_an_archive_fetched_anew_is_read_anew(folder, tmp_path):
+    path = pack(folder, tmp_path / "grains.zip")
+    good = path.read_bytes()
+    path.write_bytes(good[:100] + bytes(100) + good[200:])
+    with pytest.raises(DataError, match="Fetch the zip again"):
+        data.load(path, 32, 6, progress=False)
+    path.write_bytes(good)
+    assert len(data.load(path, 32, 6, progress=False).train)
+
+
+def test_a_malformed_header_is_damage():
+    """A tag of numbers (0x156) that holds text, beside an orientation that makes Pillow write the header anew."""
+    entries = "0156 0002 00000004 61626300 0112 0003 00000001 00060000"
+    header = b"Exif\0\0" + bytes.fromhex(f"4d4d 002a 00000008 0002 {entries} 00000000")
+    with pytest.raises(DataError, match="Cannot read image odd"):
+        sources.decode(encoded(draw("round", 0), "JPEG", exif=header), "odd")
+
+
 @pytest.mark.parametrize("name", ["../evil/a.jpg", "/etc/a.jpg", "grains/../../a.jpg", "..\\a.jpg", "C:/a.jpg"])
 def test_zip_whose_member_points_outside(folder, tmp_path, name):
     path = pack(folder, tmp_path / "grains.zip")

@@ -156,6 +156,33 @@ def test_the_time_limit_is_marked(splits, monkeypatch):
     assert len(run.history) < 4
 
 
+@pytest.mark.parametrize("fate", ["time limit", "dead"])
+def test_a_run_killed_after_its_end_is_not_trained_on(splits, monkeypatch, fate):
+    if fate == "dead":
+        monkeypatch.setattr(checkpoint, "DEAD_AFTER", 2)
+        monkeypatch.setattr(checkpoint, "DEAD_SHARE", 2.0)
+        monkeypatch.setattr(checkpoint.gradients, "stuck", lambda *arguments: True)
+    else:
+        clock = iter(np.arange(0, 1e6, 61.0))
+        monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: next(clock))
+    spec = spec_of(splits, seed=7 + (fate == "dead"), epochs=9, patience=9, time_limit=3)
+    save, ended = training._save, []
+
+    def killed(*arguments):
+        ended.append(arguments[5:])
+        raise Killed
+
+    monkeypatch.setattr(training, "_save", killed)
+    with pytest.raises(Killed):
+        train(spec, splits)
+    monkeypatch.setattr(training, "_save", save)
+    run = train(spec, splits)
+    (history, stopped, share) = ended[0]
+    assert stopped == run.record["stopped"] == fate
+    assert len(run.history) == len(history)
+    assert run.record["gradient_share"] == share
+
+
 def test_a_spec_of_other_data_is_refused(splits):
     with pytest.raises(ValueError, match="other data"):
         train(spec_of(splits, data="0" * 16), splits)

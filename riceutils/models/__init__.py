@@ -76,7 +76,10 @@ def build(
     try:
         model = entry.function(shape, classes, **options)
     except ValueError as error:
-        raise ValueError(f"{name} cannot be built for input {shape}: the image is too small.") from error
+        given = f" and options {options}" if options else ""
+        raise ValueError(
+            f"{name} cannot be built for input {shape}{given}: the image is too small, or {error}"
+        ) from error
     model.name = name
     if weights is not None and not _loaded(model, weights):
         if not entry.pretrained:
