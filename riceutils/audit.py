@@ -16,6 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from riceutils import data
+from riceutils.manifest import parallel
 from riceutils.sources import DataError, Source, decode, open_source, unreadable
 
 THUMBNAIL = 32  # px; near-duplicates are compared at this size, in RGB
@@ -85,7 +86,7 @@ def audit(source: str | Path | Source, seed: int = 0, progress: bool = True) -> 
     """
     opened = source if isinstance(source, Source) else open_source(source, seed=seed)
     labels = {name: label for label, members in opened.members.items() for name in members}
-    found = data.parallel(lambda name: _describe(opened, name), list(labels), "Auditing", progress)
+    found = parallel(lambda name: _describe(opened, name), list(labels), "Auditing", progress)
     table = pd.DataFrame([row for row, _ in found], columns=["bytes", "sha256", "width", "height", "mode", "error"])
     table.insert(0, "file", list(labels))
     table.insert(1, "class", list(labels.values()))

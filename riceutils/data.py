@@ -1,22 +1,19 @@
-"""From a source of images to a manifest, a seeded split and tf.data pipelines."""
+"""From a source of images to a seeded split, decoded pixels and tf.data pipelines."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from riceutils import arrays, files
+from riceutils.manifest import manifest, parallel
 from riceutils.models import pretrained
-from riceutils.sources import DataError, Source, decode, open_source, unreadable
+from riceutils.sources import DataError, Source, decode, open_source
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -174,50 +171,6 @@ def load(
     )
 
 
-def manifest(source: Source, *, skip_unreadable: bool = False, progress: bool = True) -> pd.DataFrame:
-    """A row per file: ``file, class, sha256, width, height`` (pixels), in class and name order.
-
-    Computed once per source and kept in the cache folder; what could not be read is tried again each time, as the
-    same archive may have been fetched anew. Raises ``DataError`` naming the first file that is no whole image, unless
-    ``skip_unreadable``, which leaves such files out.
-    """
-    cached = files.home() / "manifests" / f"{source.signature}.csv"
-    with files.once(cached) as missing:
-        if missing:
-            _list(source, cached, progress)
-    table = pd.read_csv(cached, dtype={"class": str}, keep_default_na=False)
-    columns = ["sha256", "width", "height", "error"]
-    for row in table.index[table["error"] != ""]:
-        table.loc[row, columns] = _describe(source, table.loc[row, "file"])
-    broken = table[table["error"] != ""]
-    if len(broken) and not skip_unreadable:
-        more = f" ({len(broken) - 1} more like it)" if len(broken) > 1 else ""
-        raise DataError(broken["error"].iloc[0] + more)
-    return table[table["error"] == ""].drop(columns="error").reset_index(drop=True)
-
-
-def _list(source: Source, target: Path, progress: bool) -> None:
-    names = [name for members in source.members.values() for name in members]
-    labels = [label for label, members in source.members.items() for _ in members]
-    rows = parallel(lambda name: _describe(source, name), names, "Reading", progress)
-    table = pd.DataFrame(rows, columns=["sha256", "width", "height", "error"])
-    table.insert(0, "file", names)
-    table.insert(1, "class", labels)
-    with files.replacing(target) as temporary:
-        table.to_csv(temporary, index=False)
-
-
-def _describe(source: Source, name: str) -> tuple[str, int, int, str]:
-    try:
-        content = source.read(name)
-        width, height = decode(content, name).size  # whole, not the header only: a file cut short has one, too
-    except DataError as error:
-        return "", 0, 0, str(error)
-    except OSError as error:
-        return "", 0, 0, str(unreadable(name, error))
-    return hashlib.sha256(content).hexdigest(), width, height, ""
-
-
 def split(table: pd.DataFrame, counts: int | Sequence[int] | None, seed: int, test: Collection[str] = ()) -> pd.Series:
     """``train``, ``validation``, ``test`` or nothing for each row of the manifest; see :func:`load`.
 
@@ -302,20 +255,3 @@ def _decode_all(source: Source, names: list[str], size: int, target: Path, progr
 
         parallel(store, range(len(names)), "Decoding", progress)
         array.flush()
-
-
-def parallel(function: Callable, items: Sequence, label: str, progress: bool) -> list:
-    """``[function(item) …]`` on all cores (decoding releases the interpreter's lock), with a progress bar."""
-
-    def results() -> Iterator[Any]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            futures = [pool.submit(function, item) for item in items]
-            try:
-                for future in futures:
-                    yield future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-    quiet = not progress or len(items) < 500
-    return list(tqdm(results(), total=len(items), desc=label, unit="image", disable=quiet, leave=False, mininterval=1))

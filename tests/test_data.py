@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riceutils import data, files
+from riceutils.manifest import manifest
 from riceutils.sources import DataError, open_source
 
 SIDES = data.SIDES
@@ -92,12 +93,12 @@ def test_unwritable_cache_folder(folder, tmp_path, monkeypatch):
 def test_manifest_has_a_row_per_file(folder):
     draw("round", 50).convert("L").resize((30, 20)).save(folder / "round" / "grey.png")
     draw("round", 51).convert("RGBA").save(folder / "round" / "clear.png")
-    table = data.manifest(open_source(folder), progress=False)
+    table = manifest(open_source(folder), progress=False)
     assert len(table) == 26
     assert table["sha256"].str.fullmatch("[0-9a-f]{64}").all()
     assert table.set_index("file").loc["round/grey.png", ["width", "height"]].tolist() == [30, 20]
     assert quietly(folder, 32).train.images.shape[1:] == (32, 32, 3)
-    pd.testing.assert_frame_equal(table, data.manifest(open_source(folder), progress=False))  # from the cache
+    pd.testing.assert_frame_equal(table, manifest(open_source(folder), progress=False))  # from the cache
 
 
 def test_split_is_stratified_and_leaves_no_file_on_two_sides(folder):

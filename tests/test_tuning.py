@@ -92,10 +92,10 @@ def test_the_wide_search_takes_as_many_trainings_as_the_grid(tmp_path, monkeypat
     assert tables["replay"]["trainings"].tolist() == [2, 2]
 
 
-def test_a_missing_sampler_is_said_before_anything_starts(monkeypatch):
+def test_a_missing_sampler_is_said_before_anything_starts(monkeypatch, folder):
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.delitem(sys.modules, "riceutils.tuning")
     monkeypatch.setattr(lightest, "reference", lambda source: pytest.fail("started"))
-    result = CliRunner().invoke(main, ["experiment", "search", "optuna", "--data", "synthetic"])
+    result = CliRunner().invoke(main, ["experiment", "search", "optuna", "--data", str(folder)])
     assert result.exit_code == 1
     assert result.output.startswith("Error: Optuna is not installed. Install it: pip install 'riceutils[search]'.")

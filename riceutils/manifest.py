@@ -1,0 +1,77 @@
+"""Which images a source holds: a row per file, with its content's digest and size, read whole once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from riceutils import files
+from riceutils.sources import DataError, Source, decode, unreadable
+
+
+def manifest(source: Source, *, skip_unreadable: bool = False, progress: bool = True) -> pd.DataFrame:
+    """A row per file: ``file, class, sha256, width, height`` (pixels), in class and name order.
+
+    Computed once per source and kept in the cache folder; what could not be read is tried again each time, as the
+    same archive may have been fetched anew. Raises ``DataError`` naming the first file that is no whole image, unless
+    ``skip_unreadable``, which leaves such files out.
+    """
+    cached = files.home() / "manifests" / f"{source.signature}.csv"
+    with files.once(cached) as missing:
+        if missing:
+            _list(source, cached, progress)
+    table = pd.read_csv(cached, dtype={"class": str}, keep_default_na=False)
+    columns = ["sha256", "width", "height", "error"]
+    for row in table.index[table["error"] != ""]:
+        table.loc[row, columns] = _describe(source, table.loc[row, "file"])
+    broken = table[table["error"] != ""]
+    if len(broken) and not skip_unreadable:
+        more = f" ({len(broken) - 1} more like it)" if len(broken) > 1 else ""
+        raise DataError(broken["error"].iloc[0] + more)
+    return table[table["error"] == ""].drop(columns="error").reset_index(drop=True)
+
+
+def _list(source: Source, target: Path, progress: bool) -> None:
+    names = [name for members in source.members.values() for name in members]
+    labels = [label for label, members in source.members.items() for _ in members]
+    rows = parallel(lambda name: _describe(source, name), names, "Reading", progress)
+    table = pd.DataFrame(rows, columns=["sha256", "width", "height", "error"])
+    table.insert(0, "file", names)
+    table.insert(1, "class", labels)
+    with files.replacing(target) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def _describe(source: Source, name: str) -> tuple[str, int, int, str]:
+    try:
+        content = source.read(name)
+        width, height = decode(content, name).size  # whole, not the header only: a file cut short has one, too
+    except DataError as error:
+        return "", 0, 0, str(error)
+    except OSError as error:
+        return "", 0, 0, str(unreadable(name, error))
+    return hashlib.sha256(content).hexdigest(), width, height, ""
+
+
+def parallel(function: Callable, items: Sequence, label: str, progress: bool) -> list:
+    """``[function(item) …]`` on all cores (decoding releases the interpreter's lock), with a progress bar."""
+
+    def results() -> Iterator[Any]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            futures = [pool.submit(function, item) for item in items]
+            try:
+                for future in futures:
+                    yield future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    quiet = not progress or len(items) < 500
+    return list(tqdm(results(), total=len(items), desc=label, unit="image", disable=quiet, leave=False, mininterval=1))
