@@ -74,7 +74,7 @@ def run(
 def _forecast(chapter: str, parameters: config.DataParameters) -> str:
     """What the training of a chapter will take, or that there is none to do."""
     if not isinstance(parameters, config.TrainingParameters):
-        return f"{chapter} trains no study model: a few minutes at most."
+        return f"{chapter} is no chapter of a study model: how long it takes is not predicted."
     from riceutils import runs, study, training
 
     splits = study.load(parameters)
@@ -119,11 +119,17 @@ def predict(model: str, images: Sequence[Path]) -> None:
 
 
 @main.command()
-def ledger() -> None:
+@click.option("--profile", help="Also the values of the runs that a build with this profile left in the cache.")
+def ledger(profile: str | None) -> None:
     """Every published figure beside the reference result, with a verdict."""
+    from riceutils import study
     from riceutils.ledger import ledger as rows
 
-    table = rows().drop(columns="this build")
+    if profile:
+        parameters = config.check("09_comparison", config.chapter_parameters(profile, "09_comparison"))
+        table = rows(study.found(parameters, study.load(parameters)))
+    else:
+        table = rows().drop(columns="this build")
     click.echo(table.to_string(index=False))
     click.echo("\n" + table["verdict"].value_counts().to_string())
 

@@ -60,15 +60,17 @@ def reference(name: str, source: str | None = None) -> list[Run]:
 
 
 def committed(name: str) -> list[Run]:
-    """The reference runs of a training, by seed; empty when there are none yet."""
-    return [Run(path.parent) for path in sorted(RESULTS.glob(f"{name}-seed*/record.json"))]
+    """The reference runs of a training, by seed; empty when there are none of this version of training yet."""
+    found = [Run(path.parent) for path in sorted(RESULTS.glob(f"{name}-seed*/record.json"))]
+    return [run for run in found if not run.stale]
 
 
 def table(built: Mapping[str, Run | Sequence[Run]], published: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Trainings by name: what was published, the reference result, and this build's run.
 
     Columns: training, parameters, published (text, "" where nothing was), reference (test accuracy with Wilson's 95 %
-    interval, or mean and range of several seeds), seeds, epochs (of the reference), this build (may be none).
+    interval, or mean and range of several seeds), seeds, epochs (of the reference), this build (may be none). Without
+    ``published`` there is no such column.
     """
     rows = []
     for name, own in built.items():
@@ -89,7 +91,8 @@ def table(built: Mapping[str, Run | Sequence[Run]], published: Mapping[str, str]
             )
         )
     names = ["training", "parameters", "published", "reference", "seeds", "epochs", "this build"]
-    return pd.DataFrame(rows, columns=names)
+    found = pd.DataFrame(rows, columns=names)
+    return found if published else found.drop(columns="published")
 
 
 def accuracy(found: Sequence[Run]) -> str:

@@ -90,9 +90,13 @@ class Checkpoint(keras.callbacks.EarlyStopping):
         self._store()
 
     def _look_for_death(self) -> None:
-        """End a training that stays at the loss of guessing and whose gradient leads nowhere."""
+        """End a training that stays at the loss of guessing and whose gradient leads nowhere.
+
+        A shorter one is judged when it ends, by its two epochs or more.
+        """
         rows = pd.DataFrame(self.history)
-        if self.probe is None or len(rows) < DEAD_AFTER or not gradients.stuck(rows, self.spec.classes, DEAD_AFTER):
+        waited = max(2, min(DEAD_AFTER, self.spec.epochs))
+        if self.probe is None or len(rows) < waited or not gradients.stuck(rows, self.spec.classes, waited):
             return
         self.gradient_share = gradients.gradient_share(self.model, *self.probe)
         if self.gradient_share < DEAD_SHARE:

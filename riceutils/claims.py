@@ -188,7 +188,7 @@ def dead_training() -> Verdict:
     some = table.loc[table["stuck"] > 0, ["condition", "stuck", "dead"]]
     zero = trainings[trainings["stuck"]].groupby("condition")["zero features"].median()
     some["zero features"] = some["condition"].map(zero)
-    mixed = (table["stuck"] > 0) & (table["stuck"] < table["trainings"])
+    mixed = (table["stuck"] > 0) & (table["left"] > 0)
     others, stuck_others = (rows["condition"] != dead.CONDITIONS[0].name for rows in (table, some))
     table["verdict"] = np.select([others, mixed], ["", HOLDS], FAILS)
     some["verdict"] = np.select(

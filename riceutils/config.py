@@ -23,7 +23,7 @@ def _counts(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-SOURCES = "synthetic, kaggle, digits, mnist, cifar10, cifar100_coarse, an .npz file, a folder or a zip"
+SOURCES = "synthetic (or rice), kaggle, digits, mnist, cifar10, cifar100_coarse, an .npz file, a folder or a zip"
 WEIGHTS = "of the pretrained network: imagenet, hed, none, a file, or auto"
 Strictly = ConfigDict(extra="forbid", strict=True, frozen=True)
 

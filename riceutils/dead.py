@@ -16,12 +16,11 @@ from tqdm import tqdm
 from riceutils import data, evaluation, files, models
 from riceutils.config import DeadParameters
 from riceutils.data import Split, Splits
-from riceutils.gradients import diagnose, features, gradient_share, state
+from riceutils.gradients import diagnose, features, gradient_share, state, stuck
 
 RESULTS = files.PACKAGE / "results" / "dead"
 PUBLISHED = (5, 1.6096, 0.1956)  # Study, GoogLeNet that did not train: classes, val_loss, val_accuracy
 VERSION = 1  # raise by hand when the experiment changes meaning
-ALIVE = 0.1  # of ln C: a loss so far below guessing has left it
 STUCK = ("vanished", "dead")
 PROBES = 10  # validation images of each class that gradients and activations are measured on
 
@@ -49,7 +48,7 @@ PLAIN = [Condition(name, rate) for name in ("glorot_uniform", "he_normal") for r
 REMEDIES = [Condition(normalised=True), Condition(warm_up=64)]
 TOO_FAST = Condition(learning_rate=1e-1)  # provokes what C2 describes
 CONDITIONS = [*PLAIN, *REMEDIES, TOO_FAST]
-FEW = [PLAIN[0], PLAIN[3], PLAIN[4]]  # of a quick build
+FEW = [PLAIN[0], PLAIN[3], PLAIN[4], TOO_FAST]  # of a quick build
 
 
 def normalise(model: keras.Model) -> keras.Model:
@@ -108,10 +107,10 @@ class _Watch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.rows.append(dict(logs or {}))
-        left = self.rows[-1]["val_loss"] < (1 - ALIVE) * np.log(self.classes)
         history = pd.DataFrame(self.rows)
         self.state = state(history, self.classes, features(self.model, self.images))
-        self.model.stop_training = bool(left or self.state == "diverged" or (self.state == "dead" and epoch > 0))
+        over = self.state == "dead" and epoch > 0 and stuck(history, self.classes)
+        self.model.stop_training = over or self.state in ("alive", "diverged")
 
 
 def _arrays(split: Split, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,10 +138,10 @@ def experiment(
     """Train ``model`` under every condition with every seed: (a row per training, the layers of a few of them).
 
     A training ends when its fate is known: validation loss 10 % below ln C, or dead, or ``epochs``. The first table:
-    condition and its parts, seed, epochs, loss, accuracy, val_loss, val_accuracy of the last epoch, stuck, state (see
-    :func:`state`), zero features (share that is exactly zero), spread (of the features over the images, by their root
-    mean square), gradient share, seconds. The second: :func:`diagnose` at the start and end of the first training
-    that ended in each state.
+    condition and its parts, seed, epochs, loss, accuracy, val_loss, val_accuracy of the last epoch, stuck (vanished
+    or dead), state (see :func:`state`), zero features (share that is exactly zero), spread (of the features over the
+    images, by their root mean square), gradient share, seconds. The second: :func:`diagnose` at the start and end of
+    the first training that ended in each state.
 
     ``images``: train on so many, evenly from all classes, and validate on the same part. Every finished training is
     written to the cache folder, and none that is there is repeated. Raises ``ValueError`` without conditions, seeds,
@@ -223,15 +222,16 @@ def frequency(rows: pd.DataFrame) -> pd.DataFrame:
     """How often each condition of :func:`experiment`'s first table got stuck, in its order.
 
     ``trainings``, how many were ``stuck`` and how many of these ``dead``; ``share`` stuck with Wilson's interval
-    ``low`` to ``high``; of the others, the median epoch at which they left ln C (``left at epoch``).
+    ``low`` to ``high``; how many ``left`` ln C, and their median epoch (``left at epoch``).
     """
     table = []
     for name, group in rows.groupby("condition", sort=False):
         interval = evaluation.wilson(int(group["stuck"].sum()), len(group))
         shares = {"share": interval.value, "low": interval.low, "high": interval.high}
         counts = {"stuck": int(group["stuck"].sum()), "dead": int((group["state"] == "dead").sum())}
-        left = group.loc[group["state"] == "alive", "epochs"].median()
-        table.append({"condition": name, "trainings": len(group), **counts, **shares, "left at epoch": left})
+        epochs = group.loc[group["state"] == "alive", "epochs"]
+        left = {"left": len(epochs), "left at epoch": epochs.median()}
+        table.append({"condition": name, "trainings": len(group), **counts, **shares, **left})
     return pd.DataFrame(table)
 
 

@@ -14,7 +14,13 @@ import seaborn as sns
 from riceutils import dead, page
 from riceutils.plots import PALETTE, Chart, figure
 
-STATES = {"alive": PALETTE[2], "vanished": PALETTE[1], "dead": PALETTE[3], "diverged": PALETTE[4]}
+STATES = {
+    "alive": PALETTE[2],
+    "vanished": PALETTE[1],
+    "dead": PALETTE[3],
+    "diverged": PALETTE[4],
+    "undecided": PALETTE[0],
+}
 QUANTITIES = {
     "std": "standard deviation of the outputs",
     "spread": "the same over the images alone",
@@ -33,7 +39,7 @@ def shares(rows: pd.DataFrame) -> Chart:
     for row, count in enumerate(table.itertuples()):
         axis.annotate(f"{count.stuck} of {count.trainings}", (1.03, row), va="center", fontsize=8, color="0.35",
                       annotation_clip=False)  # fmt: skip
-    axis.set(xlim=(-0.02, 1.02), xlabel="share of trainings stuck at ln C, with 95 % interval", yticks=y)
+    axis.set(xlim=(-0.02, 1.02), xlabel="share of trainings that got stuck, with 95 % interval", yticks=y)
     axis.set_yticklabels(table["condition"], fontsize=8)
     axis.set_ylim(len(table) - 0.5, -0.5)
     return canvas, table

@@ -8,6 +8,7 @@ import pandas as pd
 import tensorflow as tf
 
 TOLERANCE = 0.01  # of ln C: how near to guessing counts as guessing
+LEFT = 0.1  # of ln C: a loss so far below guessing has left it
 
 
 def stuck(history: pd.DataFrame, classes: int, epochs: int = 2) -> bool:
@@ -64,13 +65,17 @@ def features(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def state(history: pd.DataFrame, classes: int, seen: np.ndarray) -> str:
-    """``diverged`` (a loss that is no number), ``alive``, or, when stuck, one of two.
+    """``diverged``: the loss is no number; ``alive``: it has left ln ``classes`` downwards, by a tenth or more.
 
-    ``dead`` if all ``seen`` :func:`features` are exactly zero, ``vanished`` if they only say nothing of the image.
+    Otherwise ``dead`` if all ``seen`` :func:`features` are exactly zero, whatever the bias makes of the loss;
+    ``vanished`` if they are not and it is :func:`stuck` all the same; ``undecided`` if its loss is elsewhere.
     """
-    if not np.isfinite(history["loss"].iloc[-1]):
+    last = history.iloc[-1]
+    if not np.isfinite(last["loss"]):
         return "diverged"
-    return ("vanished" if np.any(seen) else "dead") if stuck(history, classes) else "alive"
+    if last["val_loss" if "val_loss" in history else "loss"] < (1 - LEFT) * np.log(classes):
+        return "alive"
+    return "dead" if not np.any(seen) else "vanished" if stuck(history, classes) else "undecided"
 
 
 def diagnose(model: keras.Model, images: np.ndarray, onehot: np.ndarray) -> pd.DataFrame:

@@ -179,8 +179,9 @@ def sampled() -> dict[str, pd.DataFrame]:
 
 
 def finished() -> list[Run]:
-    """The networks that were trained to the end on real images, fewest parameters first, then by seed."""
+    """The networks that this version of training made on real images, fewest parameters first, then by seed."""
     found = [Run(path.parent) for path in RESULTS.glob("*/record.json")]
     return sorted(
-        found, key=lambda run: (cost(run.spec.options)["parameters"], run.spec.options["pool"], run.spec.seed)
+        [run for run in found if not run.stale],
+        key=lambda run: (cost(run.spec.options)["parameters"], run.spec.options["pool"], run.spec.seed),
     )

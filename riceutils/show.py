@@ -98,8 +98,8 @@ def figures(model: str, run: Run) -> None:
         note("no_reference", model=model)
     elif reference.stale:
         note("stale", old=reference.record["training_version"], new=runs.TRAINING_VERSION)
-    elif reference.record["stopped"] == "time limit":
-        note("stopped_time", model=model, epochs=len(reference.history))
+    elif reference.record["stopped"] in ("time limit", "epoch limit"):
+        note(f"stopped_{reference.record['stopped'].split()[0]}", model=model, epochs=len(reference.history))
     for trained in filter(None, (reference, run)):
         if trained.dead:
             note("dead", seed=trained.spec.seed, share=f"{trained.record['gradient_share']:.1e}")
@@ -247,19 +247,24 @@ def measured(name: str, built: Mapping[str, pd.DataFrame], reference: Mapping[st
 
 
 def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
-    """Display McNemar's exact test on the perturbed images for every pair of runs with the same test images."""
+    """Display McNemar's exact test on the perturbed images for every pair of runs with the same test images.
+
+    The more accurate run comes first, and each is told beside its runner-up. Runs of another version of training are
+    left out.
+    """
+    usable = [run for run in compared.values() if run is not None and not run.stale]
+    ranked = sorted(usable, key=lambda run: run.record["metrics"]["perturbed"]["value"], reverse=True)
     rows = []
-    pairs = itertools.combinations([run for run in compared.values() if run is not None], 2)
-    for first, second in pairs:
+    for first, second in itertools.combinations(ranked, 2):
         labels = first.predictions["labels"]
         if first.spec.data == second.spec.data:
             test = evaluation.mcnemar(first.predictions["perturbed"], second.predictions["perturbed"], labels)
-            rows.append(
-                (code(first.spec.model), code(second.spec.model), test.only_first, test.only_second, f"{test.p:.2g}")
-            )
+            next_best = "runner-up" if ranked.index(second) == ranked.index(first) + 1 else ""
+            names = (code(first.spec.model), code(second.spec.model))
+            rows.append((*names, next_best, test.only_first, test.only_second, f"{test.p:.2g}"))
     note("pairs" if rows else "no_pairs", label=phrases()[f"label_{label.replace(' ', '_')}"])
     if rows:
-        table(pd.DataFrame(rows, columns=["first", "second", "only first right", "only second right", "p"]))
+        table(pd.DataFrame(rows, columns=["first", "second", "rank", "only first right", "only second right", "p"]))
 
 
 def missing(built: Mapping[str, Run]) -> None:

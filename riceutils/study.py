@@ -72,11 +72,18 @@ def run(model: str, parameters: TrainingParameters, splits: Splits | None = None
 
 
 def find(model: str, parameters: TrainingParameters, splits: Splits) -> Run | None:
-    """The finished run of ``model`` with these parameters (or one of their retries), or None: never trains."""
+    """The finished run of ``model`` with these parameters (or one of their retries), or None: never trains.
+
+    None, too, when weights are asked for that are out of reach: no run can have started from them.
+    """
     found = None
     for attempt in range(parameters.retries + 1):
         seeded = parameters.model_copy(update={"seed": parameters.seed + attempt})
-        found = runs.find(spec(model, seeded, splits)) or found
+        try:
+            wanted = spec(model, seeded, splits)
+        except pretrained.WeightsError:
+            return None
+        found = runs.find(wanted) or found
         if found is not None and not found.dead:
             break
     return found

@@ -71,7 +71,9 @@ def test_an_option_that_there_is_not():
 @pytest.mark.parametrize("name", ["lenet5", "alexnet_valid", "alexnet_bn", "vgg16_fc"])
 def test_an_image_too_small_is_said(name):
     channels = models.architecture(name).input_shape[-1]
-    with pytest.raises(ValueError, match=f"{name} cannot be built for input.*too small"):
+    with pytest.raises(
+        ValueError, match=rf"^{name} cannot be built for input .*too small; at least \d+×\d+ is needed\.$"
+    ):
         models.build(name, (16, 16, channels))
 
 

@@ -83,6 +83,8 @@ def test_states():
     assert gradients.state(guess, 5, np.full((2, 4), 1e-9)) == "vanished"
     assert gradients.state(history([0.5, 0.4]), 5, np.zeros((2, 4))) == "alive"
     assert gradients.state(history([np.log(5), np.nan]), 5, np.zeros((2, 4))) == "diverged"
+    assert gradients.state(history([1e9, 1e6]), 5, np.zeros((2, 4))) == "dead"  # the bias runs wild, nothing else can
+    assert gradients.state(history([1.7, 1.62]), 5, np.ones((2, 4))) == "undecided"  # not below ln C, so not alive
 
 
 def test_bad_inputs_are_said(network, images, grains_splits):
@@ -192,6 +194,28 @@ def test_what_is_not_there_is_said(monkeypatch):
     assert "nothing to show" in said[0]
     assert "nothing to show" in said[1]
     assert "<table" in said[-1]
+
+
+def test_what_the_pages_say_of_the_reference_experiment():
+    reference = dead.read()
+    if not reference:
+        pytest.skip("the reference experiment is not committed")
+    rows = reference["experiment"]
+    assert (rows.groupby("condition").size() == 20).all()
+    table = dead.frequency(rows).set_index("condition")
+    study, third, tenth = (table.loc[f"glorot_uniform, {rate:g}"] for rate in (1e-3, 3e-4, 1e-4))
+    assert (study["left"], study["dead"]) == (0, 0)
+    assert third["left"] > 15
+    assert tenth["left"] == 20
+    assert table.loc["he_normal, 0.001", "stuck"] == 1
+    assert table.loc["glorot_uniform, 0.001, batch normalisation", "stuck"] == 0
+    assert table.loc["glorot_uniform, 0.001, warm-up 64", "stuck"] > 10
+    accuracy = rows[rows["epochs"] <= 2].groupby("condition")["val_accuracy"].median()
+    assert accuracy.idxmax() == "glorot_uniform, 0.001, batch normalisation"
+    assert set(rows.loc[rows["state"] == "dead", "condition"]) == {dead.TOO_FAST.name}
+    vanished = rows[rows["state"] == "vanished"]
+    assert vanished["zero features"].median() == pytest.approx(7 / 8, abs=0.03)
+    assert vanished["spread"].median() < 0.01
 
 
 def test_guessing_costs_ln_c():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from riceutils import config, ledger, page, runs, show, study
+from riceutils import background, config, ledger, lightest, page, runs, show, study
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,10 @@ def test_results_of_another_training_version_are_flagged_and_carry_no_verdict(ru
     stale = ledger.ledger().set_index(["model", "quantity"]).loc[("cnn_light", "perturbed accuracy")]
     assert stale["verdict"] == "not measured"
     assert "reference" not in set(ledger.overview()["source"])
+    assert "no two models" in shown(show.pairwise, {n: runs.reference(n) for n in ("cnn_light", "final")}, "reference")
+    assert background.committed("lenet5") == lightest.finished() == []
+    row = background.table({"lenet5": []}).iloc[0]
+    assert row["reference"] == "not measured yet"
 
 
 def test_a_model_without_reference_result_says_so(run, monkeypatch, tmp_path):

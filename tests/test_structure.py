@@ -50,6 +50,7 @@ LAYERS = [  # a module imports from rows below its own, or from its own row to t
         "gradients",
         "runs",
         "data",
+        "manifest",
         "corruptions",
         "perturb",
         "evaluation",

@@ -51,6 +51,22 @@ def test_the_next_seed_is_tried_if_asked_and_the_dead_one_is_said(parameters, sp
     assert study.find("final", again, splits).folder == run.folder
 
 
+def test_a_short_training_is_judged_when_it_ends(parameters, splits, dies):
+    run = study.run("final", parameters, splits, epochs=3)
+    assert run.dead
+    assert len(run.history) == 3
+    assert not study.run("final", parameters, splits, epochs=1).dead  # one epoch says nothing
+
+
+def test_a_model_whose_weights_are_out_of_reach_is_a_missing_run(splits, monkeypatch):
+    def nowhere(weights, backbone="VGG16"):
+        raise pretrained.WeightsError("out of reach")
+
+    monkeypatch.setattr(pretrained, "resolve", nowhere)
+    parameters = config.check("09_comparison", {"overrides": {"vgg16": {"weights": "imagenet"}}})
+    assert "vgg16" not in study.found(parameters, splits)
+
+
 def test_a_living_training_at_a_low_rate_is_left_alone(parameters, splits):
     run = study.run("final", parameters, splits, seed=1)
     assert not run.dead

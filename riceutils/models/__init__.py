@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,10 +76,10 @@ def build(
         raise ValueError(f"{name} has no option {min(unknown)!r}. Its options: {', '.join(known) or 'none'}.")
     try:
         model = entry.function(shape, classes, **options)
-    except ValueError as error:
+    except ValueError as error:  # Keras's own words fill many lines; they stay the cause
         given = f" and options {options}" if options else ""
         raise ValueError(
-            f"{name} cannot be built for input {shape}{given}: the image is too small, or {error}"
+            f"{name} cannot be built for input {shape}{given}: {_reason(entry, shape, options)}"
         ) from error
     model.name = name
     if weights is not None and not _loaded(model, weights):
@@ -90,6 +91,23 @@ def build(
             if layer in {own.name for own in model.layers}:  # cut after block 3 or 4, the rest is not needed
                 model.get_layer(layer).set_weights(arrays)
     return model
+
+
+def _reason(entry: Architecture, shape: tuple[int, ...], options: dict[str, Any]) -> str:
+    """Why a network can't be built: its smallest image, found by trying, or that something else is wrong."""
+
+    def builds(size: int) -> bool:
+        try:
+            entry.function((size, size, shape[-1]), entry.classes, **options)
+        except ValueError:
+            return False
+        return True
+
+    sizes = range(1, entry.input_shape[0] + 1)
+    smallest = bisect.bisect_left(sizes, True, key=builds)
+    if smallest == len(sizes) or min(shape[:2]) >= sizes[smallest]:
+        return "one of its options has a value that it can't take." if options else "it can't take such an input."
+    return f"the image is too small; at least {sizes[smallest]}×{sizes[smallest]} is needed."
 
 
 def _loaded(model: keras.Model, path: str) -> bool:

@@ -129,4 +129,4 @@ def _keras(backbone: str, weights: str) -> Any:
                 f"ImageNet's weights could not be downloaded. Give a file of {backbone}'s weights without top"
                 f"{', or hed' * (backbone == 'VGG16')}, or none."
             ) from error
-        raise WeightsError(f"{weights} does not hold weights of {backbone} without top: {error}") from error
+        raise WeightsError(f"{weights} does not hold weights of {backbone} without top.") from error
