@@ -176,14 +176,15 @@ def dead_training() -> Verdict:
     """C2: the initialisation decides whether a training stays at ln C, and then the last feature map is zero.
 
     Judged under the published condition of the committed experiment of :mod:`riceutils.dead`; the other conditions
-    stand beside it. Which architectures are likelier to get stuck, nothing measures yet.
+    stand beside it. That a zero feature map keeps the loss at ln C is judged on all trainings that ended with one.
+    Which architectures are likelier to get stuck, nothing measures yet.
     """
-    from riceutils import dead  # imports TensorFlow
+    from riceutils import dead, gradients  # import TensorFlow
 
     nothing = as_table([{"verdict": UNMEASURED}])
     trainings = dead.read().get("experiment")
     if trainings is None:
-        return Verdict("C2", {"chance": nothing, "mechanism": nothing, "likelier": nothing})
+        return Verdict("C2", dict.fromkeys(("chance", "mechanism", "consequence", "likelier"), nothing))
     table = dead.frequency(trainings)
     some = table.loc[table["stuck"] > 0, ["condition", "stuck", "dead"]]
     zero = trainings[trainings["stuck"]].groupby("condition")["zero features"].median()
@@ -194,7 +195,13 @@ def dead_training() -> Verdict:
     some["verdict"] = np.select(
         [stuck_others, some["dead"] == some["stuck"], some["dead"] > 0], ["", HOLDS, IN_PART], FAILS
     )
-    return Verdict("C2", {"chance": table, "mechanism": some if len(some) else nothing, "likelier": nothing})
+    zeroed = trainings[trainings["state"] == "dead"]
+    at = (zeroed["val_loss"] / np.log(dead.PUBLISHED[0]) - 1).abs() <= gradients.TOLERANCE
+    figures = {"trainings": len(zeroed), "at ln C": int(at.sum()), "accuracy": zeroed["val_accuracy"].max()}
+    verdict = HOLDS if at.all() else IN_PART if at.any() else FAILS
+    consequence = as_table([figures | {"verdict": verdict}]) if len(zeroed) else nothing
+    parts = {"chance": table, "mechanism": some if len(some) else nothing, "consequence": consequence}
+    return Verdict("C2", parts | {"likelier": nothing})
 
 
 def kept_accuracy() -> Verdict:

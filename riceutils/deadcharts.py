@@ -19,7 +19,7 @@ STATES = {
     "vanished": PALETTE[1],
     "dead": PALETTE[3],
     "diverged": PALETTE[4],
-    "undecided": PALETTE[0],
+    "unsettled": PALETTE[0],
 }
 QUANTITIES = {
     "std": "standard deviation of the outputs",

@@ -68,14 +68,14 @@ def state(history: pd.DataFrame, classes: int, seen: np.ndarray) -> str:
     """``diverged``: the loss is no number; ``alive``: it has left ln ``classes`` downwards, by a tenth or more.
 
     Otherwise ``dead`` if all ``seen`` :func:`features` are exactly zero, whatever the bias makes of the loss;
-    ``vanished`` if they are not and it is :func:`stuck` all the same; ``undecided`` if its loss is elsewhere.
+    ``vanished`` if they are not and it is :func:`stuck` all the same; ``unsettled`` if its loss is elsewhere.
     """
     last = history.iloc[-1]
     if not np.isfinite(last["loss"]):
         return "diverged"
     if last["val_loss" if "val_loss" in history else "loss"] < (1 - LEFT) * np.log(classes):
         return "alive"
-    return "dead" if not np.any(seen) else "vanished" if stuck(history, classes) else "undecided"
+    return "dead" if not np.any(seen) else "vanished" if stuck(history, classes) else "unsettled"
 
 
 def diagnose(model: keras.Model, images: np.ndarray, onehot: np.ndarray) -> pd.DataFrame:

@@ -124,16 +124,21 @@ def test_an_inception_module_is_one_depth():
         (["dead", "alive"], "holds", "holds"),
         (["dead", "vanished", "alive"], "holds", "holds in part"),
         (["vanished", "vanished"], "does not hold", "does not hold"),
+        (["vanished", "unsettled"], "does not hold", "does not hold"),
         (["alive", "alive"], "does not hold", "not measured yet"),
     ],
 )
 def test_dead_training(monkeypatch, states, chance, mechanism):
     rows = [(dead.CONDITIONS[0].name, state) for state in states] + [(dead.CONDITIONS[1].name, "dead")]
     table = pd.DataFrame(rows, columns=["condition", "state"])
-    table = table.assign(stuck=table["state"] != "alive", epochs=2, **{"zero features": 1.0})
+    stuck = table["state"].isin(dead.STUCK)
+    table = table.assign(stuck=stuck, epochs=2, val_loss=1.61, val_accuracy=0.2, **{"zero features": 1.0})
     monkeypatch.setattr(dead, "read", lambda: {"experiment": table})
     judged = claims.dead_training().judged
-    assert judged == {"chance": chance, "mechanism": mechanism, "likelier": "not measured yet"}
+    expected = {"chance": chance, "mechanism": mechanism, "consequence": "holds", "likelier": "not measured yet"}
+    assert judged == expected
+    table.loc[table.index[-1], "val_loss"] = 1e6  # a dead one whose bias ran away
+    assert claims.dead_training().judged["consequence"] == ("holds in part" if "dead" in states else "does not hold")
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_states():
     assert gradients.state(history([0.5, 0.4]), 5, np.zeros((2, 4))) == "alive"
     assert gradients.state(history([np.log(5), np.nan]), 5, np.zeros((2, 4))) == "diverged"
     assert gradients.state(history([1e9, 1e6]), 5, np.zeros((2, 4))) == "dead"  # the bias runs wild, nothing else can
-    assert gradients.state(history([1.7, 1.62]), 5, np.ones((2, 4))) == "undecided"  # not below ln C, so not alive
+    assert gradients.state(history([1.7, 1.62]), 5, np.ones((2, 4))) == "unsettled"  # not below ln C, so not alive
 
 
 def test_bad_inputs_are_said(network, images, grains_splits):
