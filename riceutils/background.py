@@ -95,6 +95,16 @@ def table(built: Mapping[str, Run | Sequence[Run]], published: Mapping[str, str]
     return found if published else found.drop(columns="published")
 
 
+def trained(built: Mapping[str, Run]) -> pd.DataFrame:
+    """This build's trainings by name: training images, epochs, test accuracy with its interval."""
+    rows = []
+    for name, own in built.items():
+        figures = own.record["metrics"]["clean"]
+        images, epochs = own.record["data"]["images"]["train"], len(own.history)
+        rows.append((name, images, epochs, *(figures[part] for part in ("value", "low", "high"))))
+    return pd.DataFrame(rows, columns=["training", "images", "epochs", "accuracy", "low", "high"])
+
+
 def accuracy(found: Sequence[Run]) -> str:
     """Test accuracy with its interval; of several seeds, which share their test images, the mean and the range."""
     if len(found) == 1:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from riceutils import claims, files, ledger, page
+from riceutils import claims, files, ledger, page, runs
 
 WISHES = [  # limit in words, column and largest value of it; what is then best
     ("", "parameters", np.inf, "parameters"),
@@ -87,3 +87,14 @@ def tell(claim: str) -> None:
         page.note(texts["part"], name=texts[claim][name]["name"], rule=rule, verdict=outcome)
         if len(rows.columns) > 1:
             (page.table if name in found.judged else page.folded)(rows)
+
+
+def used() -> pd.DataFrame:
+    """The reference results that the verdicts rest on: how each was trained, on how many images, why it ended."""
+    rows = [
+        {"model": run.spec.model, "seed": run.spec.seed, "augmentation": "yes" if run.spec.augment else "no"}
+        | {"weights": run.spec.weights or "", "learning rate": run.spec.learning_rate, **run.record["data"]["images"]}
+        | {"best epoch": run.record["best_epoch"], "stopped": run.record["stopped"]}
+        for run in runs.references()
+    ]
+    return pd.DataFrame(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -126,6 +126,18 @@ def parts(model: str, classes: int | None = None) -> pd.DataFrame:
         found[f"share of {name}"] = found[name] / found[name].sum()
     found.insert(0, "model", model)
     return found[found["parameters"] + found["FLOPs"] > 0].reset_index(drop=True)
+
+
+def sizes(networks: Mapping[str, keras.Model], published: pd.Series | None = None) -> pd.DataFrame:
+    """A row per network: parameters and FLOPs at its own input size, beside the count that a source prints.
+
+    ``published``: these counts by name, as far as there are any; without it there is no such column.
+    """
+    rows = [(name, network.count_params(), flops.count(network).total) for name, network in networks.items()]
+    table = pd.DataFrame(rows, columns=["model", "parameters", "FLOPs"])
+    if published is not None:
+        table.insert(1, "published", [f"{published[name]:,.0f}" if name in published else "" for name in networks])
+    return table
 
 
 def balance(names: Iterable[str], classes: int | None = None) -> pd.DataFrame:

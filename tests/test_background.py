@@ -37,6 +37,10 @@ def test_a_reference_training_is_committed_without_its_predictions(tmp_path, mon
     assert table["reference"].tolist()[1] == "not measured yet"
     assert "(" in table["reference"][0]
     assert table["seeds"].tolist() == [2, ""]
+    assert "published" not in background.table({"little": made[0]})
+    trained = background.trained({"little": made[0]}).iloc[0]
+    assert trained["low"] < trained["accuracy"] < trained["high"]
+    assert trained["images"] == made[0].record["data"]["images"]["train"]
 
 
 def test_grey_networks_see_one_channel_and_options_are_part_of_the_run():

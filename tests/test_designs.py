@@ -208,3 +208,10 @@ def test_charts_have_their_numbers(grains_splits):
     for canvas, table in charts:
         assert canvas.axes
         assert len(table)
+
+
+def test_sizes_stand_beside_what_was_published():
+    networks = {"lenet5": models.build("lenet5"), "own": models.build("lenet_20_50")}
+    published = errata.published("classics")["parameters"]
+    assert designs.sizes(networks, published)["published"].tolist() == ["61,706", ""]
+    assert designs.sizes(networks)["parameters"].tolist() == [61_706, 431_080]
