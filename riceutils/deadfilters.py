@@ -3,7 +3,7 @@
 *Black on an image*: every output of the filter is zero there. *Dead*: black on every image of the probe set. *Looks
 black*: of the picture of its map no more than ``FEW`` of the pixels are brighter than ``DARK``; it may be drawn from
 its own smallest to its own largest value, as matplotlib does unless told otherwise, or on one scale for its layer.
-Charts are ``(figure, table)``, as in :mod:`riceutils.plots`.
+Its charts are in :mod:`riceutils.filtercharts`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from scipy import stats
 
 from riceutils import activations, claims, data, evaluation, files, generalisation, grains, runs, study
 from riceutils.data import Splits
 from riceutils.models import pretrained
-from riceutils.plots import PALETTE, Chart, figure, mosaic
 from riceutils.runs import Run
 from riceutils.subjects import perturbed_test
 
@@ -81,29 +79,6 @@ def totals(counted: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def by_depth(table: pd.DataFrame) -> Chart:
-    """Share of filters that never fire (left) and mean share of black maps (right) along the depth of a network.
-
-    ``table`` is one of :func:`census`; a line per model, mean over seeds; bars, left, are Wilson's intervals of all
-    seeds' filters together.
-    """
-    canvas, axes = figure(4.0, 1, 2)
-    for number, (model, own) in enumerate(table.groupby("model", sort=False)):
-        layers = own.groupby("depth").agg({"never fire": "sum", "filters": "sum", "black maps": "mean"}).reset_index()
-        shares = [evaluation.wilson(*pair) for pair in zip(layers["never fire"], layers["filters"], strict=True)]
-        spread = np.array([[s.value - s.low for s in shares], [s.high - s.value for s in shares]])
-        style = {"color": PALETTE[number % len(PALETTE)], "ms": 4, "linewidth": 1.2}
-        values = [share.value for share in shares]
-        axes[0, 0].errorbar(layers["depth"], values, spread, fmt="o-", elinewidth=0.7, label=model, **style)
-        axes[0, 1].plot(layers["depth"], layers["black maps"], "o-", **style)
-    axes[0, 0].set(xlabel="depth, 0 at the image, 1 at the last convolution", ylabel="filters that never fire")
-    axes[0, 1].set(xlabel="depth", ylabel="maps that are black on an image")
-    for axis in axes[0]:
-        axis.set_ylim(0, None)
-    canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
-    return canvas, table
-
-
 def looks(run: Run, images: np.ndarray) -> pd.DataFrame:
     """How the maps of uint8 ``images`` (N, H, W, 3) look, layer by layer, and what is true of them.
 
@@ -147,29 +122,6 @@ def impressions(table: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
-def impression(outputs: np.ndarray, fires: np.ndarray, layer: str) -> Chart:
-    """The maps (h, w, filters) of a layer as matplotlib draws them, each on its own scale; the dead are crossed out.
-
-    ``fires`` (filters,): share of the probe set's images on which each fires. Beside it, one scale for all.
-    """
-    flat = outputs.reshape(-1, outputs.shape[-1])
-    own = (outputs - flat.min(0)) / np.where(np.ptp(flat, 0) > 0, np.ptp(flat, 0), 1)
-    one = outputs / (flat.max() or 1)
-    canvas, axes = figure(4.6, 1, 2)
-    for axis, values, title in zip(axes[0], (own, one), ("each map on its own scale", "one scale"), strict=True):
-        picture, corners = mosaic(np.moveaxis(values, -1, 0), columns=int(np.ceil(np.sqrt(outputs.shape[-1]))))
-        axis.imshow(picture, vmin=0, vmax=1, cmap="gray", interpolation="nearest")
-        axis.set_title(f"{layer}: {title}", fontsize=10)
-        axis.axis("off")
-        for number in np.flatnonzero(fires == 0):
-            (y, x), (height, width) = corners[number], outputs.shape[:2]
-            for ends in ([y, y + height - 1], [y + height - 1, y]):
-                axis.plot([x, x + width - 1], ends, color=PALETTE[3], linewidth=1)
-    black = {"looks black": own, "looks black, one scale": one}
-    told = {name: (values > DARK).mean((0, 1)) <= FEW for name, values in black.items()}
-    return canvas, pd.DataFrame({"filter": range(outputs.shape[-1]), **told, "fires": fires})
-
-
 def growth(run: Run, images: np.ndarray, seed: int = 0) -> pd.DataFrame:
     """How many filters never fire on the first n images, n in ``SIZES`` and all: over ``ORDERS`` random orders.
 
@@ -196,19 +148,6 @@ def growth(run: Run, images: np.ndarray, seed: int = 0) -> pd.DataFrame:
             for n, found in counts.items()
         ]
     )
-
-
-def growing(table: pd.DataFrame) -> Chart:
-    """:func:`growth` as lines: share of the filters that never fired so far against the images looked at (log)."""
-    canvas, axes = figure(3.8)
-    for number, (model, own) in enumerate(table.groupby("model", sort=False)):
-        mean = own.groupby("images")[["never fire", "low", "high", "filters"]].mean()
-        share = mean[["never fire", "low", "high"]].div(mean["filters"], axis=0)
-        axes[0, 0].plot(share.index, share["never fire"], "o-", ms=4, color=PALETTE[number % 10], label=model)
-        axes[0, 0].fill_between(share.index, share["low"], share["high"], color=PALETTE[number % 10], alpha=0.15)
-    axes[0, 0].set(xscale="log", xlabel="images looked at", ylabel="filters that have not fired", ylim=(0, None))
-    canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
-    return canvas, table
 
 
 def probes(splits: Splits) -> dict[str, np.ndarray]:
@@ -243,15 +182,28 @@ def stability(run: Run, sets: Mapping[str, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def redundancy(filters: pd.DataFrame) -> Chart:
-    """Correlation of every filter with its nearest neighbour, a dot each, per layer; see ``activations.measure``."""
-    layers = list(dict.fromkeys(filters["layer"]))
-    canvas, axes = figure(max(2.2, 0.3 * len(layers) + 1.2))
-    sns.stripplot(filters, x="redundancy", y="layer", order=layers, size=3, alpha=0.6, color=PALETTE[0], ax=axes[0, 0])
-    axes[0, 0].set(
-        xlim=(-0.02, 1.02), xlabel="largest absolute correlation with another filter of the layer", ylabel=""
-    )
-    return canvas, filters[["layer", "filter", "redundancy", "nearest", "mean", "p99", "mean_grain", "p99_grain"]]
+def over_seeds(counted: Sequence[Run]) -> pd.DataFrame:
+    """How far the seeds of a model agree, layer by layer: a row per layer of every model that has several.
+
+    Columns: model, layer, filters, seeds, and lowest and highest of the seeds for the filters that never fire and for
+    the mean APoZ. Which filters they are cannot be compared: their order has no meaning.
+    """
+    kept: dict[str, list[Run]] = {}
+    for run in counted:
+        kept.setdefault(run.spec.model, []).append(run)
+    rows = []
+    for model, own in kept.items():
+        if len(own) < 2:
+            continue
+        joined = pd.concat([run.filters.assign(seed=run.spec.seed) for run in own])
+        layers = joined.assign(never=joined["fires"] == 0).groupby(["layer", "seed"], sort=False)
+        each = layers.agg(filters=("never", "size"), never=("never", "sum"), apoz=("apoz", "mean"))
+        for layer, seeds in each.groupby(level="layer", sort=False):
+            never, apoz = seeds["never"], seeds["apoz"]
+            found = (never.min(), never.max(), apoz.min(), apoz.max())
+            rows.append((model, layer, seeds["filters"].iloc[0], len(seeds), *found))
+    names = ["never fire, fewest", "never fire, most", "APoZ, lowest", "APoZ, highest"]
+    return pd.DataFrame(rows, columns=["model", "layer", "filters", "seeds", *names])
 
 
 def twins(counted: Sequence[Run], limit: float = 0.95) -> pd.DataFrame:

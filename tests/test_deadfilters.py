@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from riceutils import activations, claims, config, deadfilters, study
+from riceutils import activations, claims, config, deadfilters, filtercharts, study
 
 VALUES = {"data": "synthetic", "image_size": 32, "images_per_class": [8, 4, 6], "epochs": 1}
 
@@ -35,7 +35,7 @@ def test_what_never_fires_is_counted(spoilt):
     assert row["fires on at most"] == pytest.approx(1 - 0.05 ** (1 / 30))
     assert census["depth"].iloc[0] == 0
     assert census["depth"].iloc[-1] == 1
-    figure, table = deadfilters.by_depth(census)
+    figure, table = filtercharts.by_depth(census)
     assert len(figure.axes) == 2
     assert len(table) == len(census)
 
@@ -54,7 +54,7 @@ def test_what_looks_black_need_not_be(spoilt, splits):
     maps = activations.maps(spoilt.model(), splits.test.images[:1])
     layer, outputs = next(iter(maps.items()))
     fires = spoilt.filters.set_index("layer").loc[layer, "fires"].to_numpy()
-    _, table = deadfilters.impression(outputs[0], fires, layer)
+    _, table = filtercharts.impression(outputs[0], fires, layer)
     assert table.loc[0, ["looks black", "looks black, one scale"]].all()
     assert table.loc[1, "looks black"]
 
@@ -66,7 +66,7 @@ def test_more_images_leave_fewer_dead_filters(spoilt, splits):
     assert table["never fire"].iloc[-1] == deadfilters.totals([spoilt])["never fire"].iloc[0]
     assert (table["low"] <= table["never fire"]).all()
     assert (table["never fire"] <= table["high"]).all()
-    assert deadfilters.growing(table)[0].axes
+    assert filtercharts.growing(table)[0].axes
 
 
 def test_probe_sets_are_compared_with_the_first(spoilt, splits):
@@ -81,7 +81,7 @@ def test_twins_and_old_tables(run, spoilt, splits):
     (row,) = deadfilters.twins([spoilt]).to_dict("records")
     assert row["filters that fire"] == 24 - deadfilters.totals([spoilt])["never fire"].iloc[0]
     assert 0 <= row["correlated above 0.95"] <= 1
-    assert deadfilters.redundancy(spoilt.filters)[0].axes
+    assert filtercharts.redundancy(spoilt.filters)[0].axes
     old = spoilt.filters.drop(columns=["redundancy", "nearest", "p99"])
     spoilt.__dict__["filters"] = old
     assert deadfilters.twins([spoilt]).empty
@@ -93,6 +93,12 @@ def test_the_reference_runs_have_a_census():
     table = deadfilters.totals(counted)
     assert len(table) == len(counted) > 0
     assert table["share"].between(table["low"], table["high"]).all()
+    seeds = deadfilters.over_seeds(counted)
+    assert set(seeds["model"]) == set(table.loc[table["model"].duplicated(), "model"])
+    assert (seeds["never fire, fewest"] <= seeds["never fire, most"]).all()
+    spread = table.groupby("model")["never fire"].agg(["min", "max"]).loc[seeds["model"].unique()]
+    assert (seeds.groupby("model")["never fire, fewest"].sum() <= spread["min"]).all()
+    assert (seeds.groupby("model")["never fire, most"].sum() >= spread["max"]).all()
 
 
 def test_the_experiment_goes_on_where_it_stopped_and_keeps_what_it_cannot_measure(run, splits, tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ LAYERS = [  # a module imports from rows below its own, or from its own row to t
         "deadfilters",
         "depth",
         "designcharts",
+        "filtercharts",
         "lightest",
         "lightestcharts",
         "selection",
