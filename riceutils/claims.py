@@ -1,14 +1,14 @@
 """The Study's claims C1 to C6, judged by explicit rules from reference results alone, and models to recommend.
 
-A claim has parts, a part has rows of evidence; :func:`combine` makes a part's verdict of its rows', and the claim's
-of its parts'. ``resources/claims.yml`` tells the rules, with the thresholds from here. A reference run counts unless
-it is stale or dead; where nothing else is said it is also standard: not augmented, pixels as its weights expect.
+A claim has parts, a part has rows of evidence; :func:`riceutils.verdicts.combine` makes a part's verdict of its rows',
+and the claim's of its parts'. ``resources/claims.yml`` tells the rules, with their thresholds. A reference run counts
+unless it is stale or dead; where nothing else is said it is also standard: not augmented, pixels as its weights
+expect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from itertools import product
 from typing import Any
@@ -19,60 +19,21 @@ from scipy import stats
 
 from riceutils import comparison, evaluation, ledger, runs
 from riceutils.runs import Run
+from riceutils.verdicts import (
+    FAILS,
+    HOLDS,
+    IN_PART,
+    RULES,
+    UNDECIDED,
+    UNMEASURED,
+    Verdict,
+    as_table,
+    kept,
+    signed,
+)
 
-VERDICTS = ("holds", "holds in part", "does not hold", "undecided", "not measured yet")
-HOLDS, IN_PART, FAILS, UNDECIDED, UNMEASURED = VERDICTS
-RULES = {
-    "level": 0.05,  # of a p-value
-    "many": 0.1,  # share of an image's feature maps from which on black ones are many
-    "reliable": 0.95,  # share of black maps whose filter never fires, for black to mean that a filter can go
-    "margin": 0.2,  # points of accuracy that may be lost: the Study's own
-    "weak": 0.5,  # a rank correlation whose interval lies within ± this is none
-    "few": 0.5,  # times another model's filters
-}
 PAIRS = (("cnn", "cnn_light"), ("googlenet", "googlenet_light"), ("vgg16", "vgg_custom"), ("vgg16", "vgg_light"))
 TRENDS = {"never fire, rank correlation": "never", "APoZ, rank correlation": "apoz"}
-
-
-def combine(verdicts: Iterable[str]) -> str:
-    """One verdict of several; those not measured yet, and empty ones, do not count.
-
-    All hold: ``holds``. Some hold, or hold in part: ``holds in part``. None does: ``does not hold``, or, if nothing
-    speaks against it either, ``undecided``. Nothing measured: ``not measured yet``.
-    """
-    known = set(verdicts) - {UNMEASURED, ""}
-    if known == {HOLDS}:
-        return HOLDS
-    if known & {HOLDS, IN_PART}:
-        return IN_PART
-    return FAILS if FAILS in known else UNDECIDED if known else UNMEASURED
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a claim: the evidence of each part; a table without a column ``verdict`` is context."""
-
-    claim: str
-    parts: dict[str, pd.DataFrame]
-
-    @property
-    def judged(self) -> dict[str, str]:
-        """The verdict of each part that is judged."""
-        return {name: combine(rows["verdict"]) for name, rows in self.parts.items() if "verdict" in rows}
-
-    @property
-    def verdict(self) -> str:
-        """One of ``VERDICTS``."""
-        return combine(self.judged.values())
-
-    @property
-    def evidence(self) -> pd.DataFrame:
-        """All rows that are judged, under their ``part``."""
-        return pd.concat([self.parts[name].assign(part=name) for name in self.judged], ignore_index=True)
-
-
-def as_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, dtype=object)  # whole numbers stay whole beside empty cells
 
 
 def counted(model: str | None = None, augmented: bool = False) -> list[Run]:
@@ -110,17 +71,6 @@ def _compared(judge: Callable[[Run, Run], dict[str, Any]]) -> pd.DataFrame:
     return as_table(rows)
 
 
-def _signed(value: float, p: float) -> dict[str, str]:
-    """Of a claim that ``value`` is above 0: it is, it is below, or chance may have made it."""
-    return {"verdict": UNDECIDED if not p < RULES["level"] else HOLDS if value > 0 else FAILS}
-
-
-def _kept(low: float, high: float) -> dict[str, str]:
-    """Of a claim that nothing is lost, by an interval in points: at most the margin, more, or not to be told."""
-    margin = -RULES["margin"]
-    return {"verdict": HOLDS if low >= margin else FAILS if high < margin else UNDECIDED}
-
-
 def _paired(first: Run, second: Run, images: str) -> dict[str, float]:
     """See :func:`riceutils.evaluation.paired`, on the test images, ``"clean"`` or ``"perturbed"``."""
     return evaluation.paired(first.predictions[images], second.predictions[images], first.predictions["labels"])
@@ -144,7 +94,7 @@ def black_maps() -> Verdict:
         depth = depths(filters["layer"])
         figures = {"layers": len(by_layer)} | _trend(depth, filters["black"])
         beside = {name: _trend(depth, filters[column])["rank correlation"] for name, column in TRENDS.items()}
-        tables["deeper"].append(row | figures | beside | _signed(figures["rank correlation"], figures["p"]))
+        tables["deeper"].append(row | figures | beside | signed(figures["rank correlation"], figures["p"]))
         share = filters["never"].sum() / filters["black"].sum() if found["black maps"] else np.nan
         verdict = "" if np.isnan(share) else HOLDS if share >= RULES["reliable"] else FAILS
         figures = {"black maps": found["black maps"], "of never firing filters": share}
@@ -213,11 +163,11 @@ def kept_accuracy() -> Verdict:
         shares = [run.record["best"]["val_accuracy"] for run in (heavy, light)]
         intervals = [evaluation.wilson(round(share * n), n) for share, n in zip(shares, counts, strict=True)]
         figures = evaluation.unpaired(*intervals)
-        return figures | _kept(*[round(figures["difference"], 9)] * 2)
+        return figures | kept(*[round(figures["difference"], 9)] * 2)
 
     def clean(heavy: Run, light: Run) -> dict[str, Any]:
         figures = _paired(heavy, light, "clean")
-        return figures | _kept(figures["low"], figures["high"])
+        return figures | kept(figures["low"], figures["high"])
 
     saved = []
     for heavier, lighter in PAIRS:
@@ -243,7 +193,7 @@ def generalisation() -> Verdict:
 
     def perturbed(heavy: Run, light: Run) -> dict[str, Any]:
         figures = _paired(heavy, light, "perturbed")
-        return figures | _signed(figures["difference"], figures["p"])
+        return figures | signed(figures["difference"], figures["p"])
 
     def corruptions(heavy: Run, light: Run) -> dict[str, Any]:
         if heavy.generalisation is None or light.generalisation is None:
@@ -255,7 +205,7 @@ def generalisation() -> Verdict:
         better, worse = int((change > 0).sum()), int((change < 0).sum())
         p = float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
         figures = {"difference": 100 * change.mean(), "lighter better": better, "heavier better": worse, "p": p}
-        return figures | _signed(better - worse, p)
+        return figures | signed(better - worse, p)
 
     gains = [
         {"model": run.spec.model, "seed": run.spec.seed} | _paired(plain, run, "perturbed")
@@ -286,7 +236,7 @@ def filters_and_accuracy() -> Verdict:
             best = str(fewer["reference"].idxmax())
             figures = _paired(counted(str(model))[0], counted(best)[0], "perturbed")
             row |= {"lighter": best, "its filters": int(fewer["filters"][best])} | figures
-            row |= _kept(figures["low"], figures["high"])
+            row |= kept(figures["low"], figures["high"])
         enough += [row] if len(fewer) else []
     tables = [as_table(rows) for rows in (correlation, enough)]
     tables = [rows[[*rows.columns.drop("verdict"), "verdict"]] for rows in tables]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from riceutils import claims, files, ledger, page, runs
+from riceutils import claims, files, ledger, page, runs, verdicts
 
 WISHES = [  # limit in words, column and largest value of it; what is then best
     ("", "parameters", np.inf, "parameters"),
@@ -49,11 +49,11 @@ def recommend(baseline: pd.DataFrame | None = None) -> pd.DataFrame:
     for limit, column, most, quantity in WISHES:
         order = {"ascending": [quantity in ("parameters", "FLOPs"), False], "by": [quantity, "perturbed accuracy"]}
         within = table[table[column] <= most].sort_values(**order).to_dict("records")
-        rows.append({"limit": limit, "best by": quantity, **(within[0] if within else {"model": claims.UNMEASURED})})
+        rows.append({"limit": limit, "best by": quantity, **(within[0] if within else {"model": verdicts.UNMEASURED})})
     if baseline is not None:
         shares = {f"{row['images']} accuracy": float(row["accuracy"]) for row in baseline.to_dict("records")}
         rows.append({"limit": "no CNN", "best by": "", "model": "QDA", **shares})
-    return claims.as_table(rows)
+    return verdicts.as_table(rows)
 
 
 @cache
@@ -69,10 +69,10 @@ def overview() -> None:
         rows.append({"claim": claim, "part": "", "verdict": found.verdict, "measured": ""})
         for name, verdict in found.judged.items():
             outcomes = found.parts[name]["verdict"].loc[lambda column: column != ""]
-            measured = f"{(outcomes != claims.UNMEASURED).sum()} / {len(outcomes)}"
+            measured = f"{(outcomes != verdicts.UNMEASURED).sum()} / {len(outcomes)}"
             part = page.Markup(page.spans(texts[name]["name"]))
             rows.append({"claim": "", "part": part, "verdict": verdict, "measured": measured})
-    page.table(claims.as_table(rows))
+    page.table(verdicts.as_table(rows))
     if absent := claims.unmeasured():
         page.note(_texts()["missing"], models=", ".join(absent))
 
@@ -82,7 +82,7 @@ def tell(claim: str) -> None:
     found, texts = claims.CLAIMS[claim](), _texts()
     page.note(texts["verdict"], claim=claim, verdict=texts["verdicts"][found.verdict])
     for name, rows in found.parts.items():
-        rule = {lang: text.format(**claims.RULES) for lang, text in texts[claim][name]["rule"].items()}
+        rule = {lang: text.format(**verdicts.RULES) for lang, text in texts[claim][name]["rule"].items()}
         outcome = texts["verdicts"].get(found.judged.get(name), texts["context" if len(rows) else "empty"])
         page.note(texts["part"], name=texts[claim][name]["name"], rule=rule, verdict=outcome)
         if len(rows.columns) > 1:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from riceutils import claims, conclusion, dataset, dead, evaluation, ledger, page, runs
+from riceutils import claims, conclusion, dataset, dead, evaluation, ledger, page, runs, verdicts
 
 IMAGES = 1000
 BLACK = [1, 1, 0, 0]  # shares of images on which the filters of a layer fire
@@ -73,7 +73,7 @@ def committed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "one"),
+    ("parts", "one"),
     [
         (["holds", "holds", ""], "holds"),
         (["holds", "not measured yet"], "holds"),
@@ -86,8 +86,8 @@ def committed(tmp_path, monkeypatch):
         ([], "not measured yet"),
     ],
 )
-def test_one_verdict_of_several(verdicts, one):
-    assert claims.combine(verdicts) == one
+def test_one_verdict_of_several(parts, one):
+    assert verdicts.combine(parts) == one
 
 
 @pytest.mark.parametrize("claim", claims.CLAIMS)
@@ -274,8 +274,8 @@ def test_the_committed_results_are_judged_and_told_in_both_languages(claim, monk
     shown = []
     monkeypatch.setattr(page, "display", lambda output: shown.append(output.data))
     verdict = claims.CLAIMS[claim]()
-    assert verdict.verdict in claims.VERDICTS
-    assert set(verdict.judged.values()) <= set(claims.VERDICTS)
+    assert verdict.verdict in verdicts.VERDICTS
+    assert set(verdict.judged.values()) <= set(verdicts.VERDICTS)
     assert list(conclusion._texts()[claim]) == list(verdict.parts)
     conclusion.tell(claim)
     notes = [text for text in shown if "rice-note" in text]
@@ -292,6 +292,6 @@ def test_the_whole_is_told(monkeypatch):
     conclusion.overview()
     for claim in claims.CLAIMS:
         assert claim in shown[0]
-    assert set(conclusion._texts()["verdicts"]) == set(claims.VERDICTS)
+    assert set(conclusion._texts()["verdicts"]) == set(verdicts.VERDICTS)
     table = conclusion.recommend(dataset.read()["baseline"])
     assert len(table) == len(conclusion.WISHES) + 1

@@ -31,7 +31,7 @@ LAYERS = [  # a module imports from rows below its own, or from its own row to t
         "transfer",
         "tuning",
     ],
-    ["unitcosts", "claims", "comparison", "charts", "errata", "ledger", "page", "plots", "study"],
+    ["unitcosts", "claims", "verdicts", "comparison", "charts", "errata", "ledger", "page", "plots", "study"],
     [
         "slimmed",
         "training",
