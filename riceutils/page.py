@@ -1,18 +1,20 @@
-"""What a page is made of: sentences in both languages, tables, figures with their numbers."""
+"""What a page is made of: sentences in both languages, tables, figures with their numbers, source code."""
 
 from __future__ import annotations
 
 import base64
 import html
+import inspect
 import io
 from collections.abc import Mapping
 from functools import cache
+from types import CodeType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
-from IPython.display import HTML, Image, display
+from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
 from riceutils import files
@@ -96,3 +98,33 @@ def folded(content: pd.DataFrame) -> None:
     link = f'<a download="table.csv" href="data:text/csv;base64,{csv}">CSV</a>'
     inside = f'<div class="rice-scroll">{_html(content.head(ROWS))}</div>{more}{link}'
     display(HTML(f'<details class="rice-data"><summary>{spans("data")}</summary>{inside}</details>'))
+
+
+def source(model: str, *above: str) -> None:
+    """Display the source of a model's function, with the helpers that it uses, read from the library; what stands
+    ``above``, on the same page, with other models' is left out."""
+    shown = [found for other in above for found in _sources(other)]
+    wanted = [found for found in _sources(model) if found not in shown]
+    display(Markdown("```python\n" + "\n\n".join(inspect.getsource(found) for found in wanted) + "```"))
+
+
+def _sources(model: str) -> list[Any]:
+    """The function of a model, and all functions and classes of ``riceutils.models`` that it uses."""
+    from riceutils import models
+
+    wanted: list[Any] = [models.architecture(model).function]
+    seen: list[Any] = []
+    while wanted:
+        current = wanted.pop(0)
+        if current not in seen:
+            seen.append(current)
+            names = _names(current.__code__) if inspect.isfunction(current) else []
+            used = (current.__globals__.get(name) for name in names)
+            wanted += [found for found in used if getattr(found, "__module__", "").startswith("riceutils.models.")]
+    return seen
+
+
+def _names(compiled: CodeType) -> list[str]:
+    """Global names that a function's code uses, its inner functions' included."""
+    inner = [name for part in compiled.co_consts if isinstance(part, CodeType) for name in _names(part)]
+    return [*compiled.co_names, *inner]

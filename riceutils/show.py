@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import pandas as pd
-from IPython.display import Markdown, display
 
 from riceutils import comparison, config, evaluation, files, ledger, runs, study
 from riceutils.data import Splits
 from riceutils.page import Markup, chart, code, note, phrases, spans, table
 from riceutils.page import folded as folded  # for chapters, which find all displays here
+from riceutils.page import source as source
 from riceutils.runs import Run, Spec
 
 PROTOCOL = {
@@ -59,36 +57,6 @@ def settings(parameters: config.DataParameters, splits: Splits | None = None) ->
     note("deviations" if departures else "no_deviations")
     if departures:
         table(pd.DataFrame(departures, columns=["parameter", "published", "this build"]))
-
-
-def source(model: str, *above: str) -> None:
-    """Display the source of a model's function, with the helpers that it uses, read from the library; what stands
-    ``above``, on the same page, with other models' is left out."""
-    shown = [found for other in above for found in _sources(other)]
-    wanted = [found for found in _sources(model) if found not in shown]
-    display(Markdown("```python\n" + "\n\n".join(inspect.getsource(found) for found in wanted) + "```"))
-
-
-def _sources(model: str) -> list[Any]:
-    """The function of a model, and all functions and classes of ``riceutils.models`` that it uses."""
-    from riceutils import models
-
-    wanted: list[Any] = [models.architecture(model).function]
-    seen: list[Any] = []
-    while wanted:
-        current = wanted.pop(0)
-        if current not in seen:
-            seen.append(current)
-            names = _names(current.__code__) if inspect.isfunction(current) else []
-            used = (current.__globals__.get(name) for name in names)
-            wanted += [found for found in used if getattr(found, "__module__", "").startswith("riceutils.models.")]
-    return seen
-
-
-def _names(compiled: CodeType) -> list[str]:
-    """Global names that a function's code uses, its inner functions' included."""
-    inner = [name for part in compiled.co_consts if isinstance(part, CodeType) for name in _names(part)]
-    return [*compiled.co_names, *inner]
 
 
 def figures(model: str, run: Run) -> None:
