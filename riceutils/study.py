@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from riceutils import activations, config, data, features, files, generalisation, models, runs, training
 from riceutils.config import (
@@ -93,6 +94,22 @@ def found(parameters: ProtocolParameters, splits: Splits) -> dict[str, Run]:
     """The finished runs that the model chapters made with these parameters, by model; missing ones are left out."""
     candidates = {model: find(model, config.of_model(model, parameters), splits) for model in config.STUDY}
     return {model: run for model, run in candidates.items() if run is not None}
+
+
+def predicted(profile: str) -> pd.DataFrame:
+    """Hours that each study model would train in ``profile`` at the pace of its reference run: model, hours.
+
+    For all epochs; early stopping ends sooner. The one pass over frozen layers is left out, and so are models without
+    a reference run.
+    """
+    rows = []
+    for model in config.STUDY:
+        run, wanted = runs.reference(model), config.training_parameters(profile, model)
+        counts = wanted.images_per_class
+        if run is not None and isinstance(counts, list):
+            pace = run.history["seconds"].median() / run.record["data"]["images"]["train"]
+            rows.append((model, pace * counts[0] * run.spec.classes * wanted.epochs / 3600))
+    return pd.DataFrame(rows, columns=["model", "hours"])
 
 
 def shown(run: Run) -> dict[str, Run]:

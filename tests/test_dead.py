@@ -146,6 +146,15 @@ def test_a_seed_starts_alike_whatever_was_trained_before():
     assert not np.array_equal(weights[0][0], weights[1][0])
 
 
+def test_a_trial_is_the_same_in_every_process():
+    states = []
+    for elsewhere in (1, 2):
+        keras.utils.set_random_seed(elsewhere)  # what another process has drawn before
+        trial = dead._Trial("googlenet_light", (64, 64, 3), 3, FEW[0])
+        states.append([np.array(value) for value in trial.start(FEW[0], 0).variables])
+    assert all(np.array_equal(a, b) for a, b in zip(*states, strict=True))
+
+
 def test_warm_up_rises_linearly_and_then_stays():
     trial = dead._Trial("cnn_light", (32, 32, 3), 3, dead.Condition(warm_up=10))
     rate = trial.model.optimizer._learning_rate

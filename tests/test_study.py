@@ -133,3 +133,11 @@ def test_pretrained_networks_share_one_pass(grains_folder, monkeypatch):
 @pytest.mark.parametrize("model", config.STUDY)
 def test_every_model_has_a_chapter(model):
     assert model in config.CHAPTER_OF
+
+
+def test_the_hours_of_a_profile_follow_the_reference_runs():
+    table = study.predicted("paper").set_index("model")["hours"]
+    assert set(table.index) == {model for model in config.STUDY if runs.reference(model)}
+    run = runs.reference("cnn_light")
+    seconds = run.history["seconds"].median()
+    assert table["cnn_light"] == pytest.approx(seconds * (12_000 / 1_500) * 100 / 3600)
