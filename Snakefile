@@ -28,7 +28,7 @@ def below(folder, *but):
 
 
 # What a page computes with. Profiles count by the parameters that result from them.
-BUILDERS = ("riceutils/book.py", "riceutils/editions.py", "riceutils/__main__.py")
+BUILDERS = ("riceutils/book.py", "riceutils/editions.py", "riceutils/__main__.py", "riceutils/commands.py")
 LIBRARY = below("riceutils", *BUILDERS, "profiles/*", "glossary.csv", "*.ipynb")
 EXTRAS = below("book", "*.md")
 

@@ -17,9 +17,9 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, NotImplementedError, RecursionError):  # RuntimeErrors, but not ours
+            raise
         except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
-            if isinstance(error, NotImplementedError | RecursionError):
-                raise
             raise click.ClickException(str(error)) from error
 
 

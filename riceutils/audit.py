@@ -97,9 +97,10 @@ def audit(source: str | Path | Source, seed: int = 0, progress: bool = True) -> 
 
     table["split"], naive, remark = "", pd.Series("", index=table.index), ""
     try:
-        table.loc[readable, "split"] = data.split(usable, None, seed)
+        table.loc[readable, "split"] = data.split(usable, None, seed, opened.test)
         # The same draw by the same code, blind to duplicates: every file is content of its own.
-        naive.loc[readable] = data.split(usable.assign(sha256=usable["sha256"] + usable["file"]), None, seed)
+        blind = usable.assign(sha256=usable["sha256"] + usable["file"])
+        naive.loc[readable] = data.split(blind, None, seed, opened.test)
     except DataError as error:
         remark = str(error)
 

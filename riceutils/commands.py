@@ -51,6 +51,8 @@ def train(
     """Train MODELS as a profile says; runs that are finished are loaded, interrupted ones resumed."""
     from riceutils import runs, study
 
+    if "seed" in dict(overrides):
+        raise click.ClickException("Give the seed with --seed, which may be repeated.")
     wanted = []
     for model in models:  # all checked before the first is trained
         base = config.training_parameters(profile, model, data).model_dump()
@@ -196,6 +198,8 @@ def generalise(names: Sequence[str], profile: str, data: str | None, images: int
     if commit and (others := [run.name for run in chosen if run.spec.key not in known]):
         raise click.ClickException(f"No reference results: {', '.join(others)}. Make them such with train --commit.")
     chosen = [runs.find(run.spec) or run for run in chosen]  # the cache has the weights that are not shipped
+    if not commit and (shipped := [run.name for run in chosen if run.folder.is_relative_to(files.PACKAGE)]):
+        raise click.ClickException(f"Only among the reference results: {', '.join(shipped)}. Measure with --commit.")
     parameters = config.DataParameters(**config.chapter_parameters(profile, "01_dataset", data))
     study.generalise(chosen, study.load(parameters), images)
     for run in chosen:

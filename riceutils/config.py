@@ -271,7 +271,7 @@ def chapter_parameters(profile_name: str, chapter: str, data: str | None = None)
     own = settings.get("chapters") or {}
     values |= own.get(chapter) or {}
     if "overrides" in fields:
-        values["overrides"] = {MODELS[name][0]: changes for name, changes in own.items() if name in MODELS}
+        values["overrides"] = {model: own[name] for name, trained in MODELS.items() if name in own for model in trained}
     if data in ("synthetic", "kaggle"):
         values["data"] = data
     elif data:
@@ -299,7 +299,7 @@ def of_model(model: str, parameters: ProtocolParameters) -> TrainingParameters:
     chapter = CHAPTER_OF[model]
     shared = parameters.model_dump(include=set(ProtocolParameters.model_fields))
     overrides = parameters.overrides if isinstance(parameters, ComparisonParameters) else {}
-    return check(chapter, shared | overrides.get(MODELS[chapter][0], {}))
+    return check(chapter, shared | overrides.get(model, {}))
 
 
 def training_parameters(profile_name: str, model: str, data: str | None = None) -> TrainingParameters:

@@ -49,7 +49,9 @@ def cut(model: keras.Model) -> Cut | None:
     import keras
 
     layers = model.layers
-    first = next((n for n, layer in enumerate(layers) if layer.trainable_weights or "Dropout" in layer.name), None)
+    first = next(
+        (n for n, layer in enumerate(layers) if layer.trainable_weights or "Dropout" in type(layer).__name__), None
+    )
     shrinks = keras.layers.AveragePooling2D
     if first is None or not any(layer.weights or isinstance(layer, shrinks) for layer in layers[:first]):
         return None

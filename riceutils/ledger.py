@@ -196,7 +196,7 @@ def written(figure: Measured | None, published: str) -> str:
     """Our figure, with its interval where it has one, in four decimals or as many as the published one has."""
     if figure is None:
         return ""
-    if figure.value == int(figure.value) and not _digits(published):
+    if np.isnan(figure.low) and figure.value == int(figure.value) and not _digits(published):
         return f"{int(figure.value)}"
     digits = max(_digits(published), 4)
     text = f"{figure.value:.{digits}f}"

@@ -85,7 +85,9 @@ def search(
         best = run.record["best"]
         judged = {name: best[name] for name in ("val_loss", "val_accuracy")}
         seconds = {"seconds": run.record["seconds"]["training"]}
-        rows.append({**options, "units": str(options["units"]), **cost(options), **judged, **seconds})
+        rows.append(
+            {**options, "units": str(options["units"]), **cost(options, len(splits.classes)), **judged, **seconds}
+        )
     return pd.DataFrame(rows)
 
 

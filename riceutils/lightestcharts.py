@@ -80,7 +80,8 @@ def overview(found: Sequence[Run], beside: Sequence[Run] = ()) -> pd.DataFrame:
     rows = []
     for run in [*found, *beside]:
         nano = run.spec.model == "rice_nano"
-        spent = lightest.cost(run.spec.options) if nano else {q: ledger.static(run.spec.model)[q].value for q in COSTS}
+        own = ledger.static(run.spec.model) if not nano else {}
+        spent = lightest.cost(run.spec.options, run.spec.classes) if nano else {q: own[q].value for q in COSTS}
         name = lightest.name(run.spec.options) if nano else run.spec.model
         source = "rice_nano" if nano else "reference"
         row = {"model": name, "source": source, "seed": run.spec.seed} | {q: int(spent[q]) for q in COSTS}
@@ -238,7 +239,14 @@ def yardstick(run: Run, measured: Mapping[str, Any], splits: Splits) -> pd.DataF
     seconds = (time.process_time() - start) / len(images)
     table = baseline.features(images)
     area = table["area"] * (224 / splits.image_size) ** 2
-    rows = [("rice_nano", lightest.cost(run.spec.options)["FLOPs"], seconds, run.record["metrics"]["perturbed"])]
+    rows = [
+        (
+            "rice_nano",
+            lightest.cost(run.spec.options, run.spec.classes)["FLOPs"],
+            seconds,
+            run.record["metrics"]["perturbed"],
+        )
+    ]
     least = round(baseline.operations(table.assign(area=area), classes=len(splits.classes)))
     rows.append((comparison.BASELINE, least, measured["seconds_per_image"], vars(measured["accuracy"]["perturbed"])))
     return pd.DataFrame(

@@ -209,8 +209,8 @@ def resolve(name: str) -> Run:
         if run is None:
             raise ValueError(f"There is no reference run of {name!r}. Train it and give the run's folder.")
         return run
-    committed = files.PACKAGE.glob(f"results/*/{Path(name).name}")
-    for folder in (Path(name), files.home() / "runs" / name, REFERENCE / name, *committed):
+    places = (files.home() / "runs", *files.PACKAGE.glob("results/*"))
+    for folder in (Path(name), *(place / name for place in places)):
         if (folder / "record.json").exists():
             return Run(folder)
     own = (files.home() / "runs").glob("[!.]*-*")

@@ -74,7 +74,7 @@ def figures(model: str, run: Run) -> None:
     if run.spec.weights:
         note("pretrained", source=run.spec.weights, preprocessing=run.spec.preprocessing)
     content = ledger.ledger({model: run})
-    own = content[(content["model"] == model) & ~content["quantity"].str.contains(",")].drop(columns="model")
+    own = content[(content["model"] == model) & ~content["quantity"].str.contains(", ")].drop(columns="model")
     clean = [ledger.written(ledger.measured(r)["clean accuracy"], "") if r else "" for r in (reference, run)]
     own.loc[len(content)] = ["clean accuracy", "", *clean, "not published"]
     table(own)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from riceutils import files, grains
@@ -95,7 +96,7 @@ def decode(content: bytes, name: str, size: int | None = None) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     if image.mode.startswith("I;16"):
-        image = image.point(lambda value: value / 256).convert("L")
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = image.convert("RGB")
     return (
         image if size is None or image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
@@ -148,7 +149,14 @@ def _folder(root: Path) -> Source:
         if folder.name not in members:
             raise DataError(f"Class folder {folder} holds no image. Fill it or remove it.")
     stats = [(str(path), relative[path].stat().st_size, relative[path].stat().st_mtime_ns) for path in images]
-    return Source(str(root), members, lambda name: (root / name).read_bytes(), files.digest(stats))
+    return Source(str(root), members, partial(_read_file, root), files.digest(stats))
+
+
+def _read_file(root: Path, name: str) -> bytes:
+    try:
+        return (root / name).read_bytes()
+    except OSError as error:
+        raise unreadable(name, error) from error
 
 
 def _zip(path: Path) -> Source:

@@ -108,6 +108,13 @@ def test_ledger_lists_every_published_figure():
     assert "this build" in printed.output
 
 
+@pytest.mark.parametrize("command", ["train", "run", "slim", "experiment", "predict"])
+def test_help_is_no_error(command):
+    shown = call(command, "--help")
+    assert shown.exit_code == 0
+    assert "Error" not in shown.output
+
+
 def test_importing_the_library_does_not_import_tensorflow():
     code = "import sys, riceutils, riceutils.__main__; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -128,6 +135,8 @@ def test_experiments_start_from_images_that_are_there(name, tmp_path, monkeypatc
     [
         (["train", "cnn", "--profile", "quick", "--commit"], "Reference results rest on real images"),
         (["experiment", "lossless", "--data", "synthetic"], "Reference results rest on real images"),
+        (["train", "cnn", "-p", "seed", "3"], "Give the seed with --seed"),
+        (["predict", "no/such/folder/cnn_light-seed0", __file__], "No model or run 'no/such/folder/cnn_light-seed0'"),
         (["background", "googlenet_with_heads"], "Reference results rest on real images"),
         (["background", "alexnet_relu", "lenet5", "--data", "x.npz"], "trained on cifar10, mnist"),
     ],

@@ -1,5 +1,6 @@
 """Frozen layers are computed once: same results, kept whole, resumed, within limits."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -41,6 +42,14 @@ def test_the_cut_lies_before_the_first_trained_layer(model, output):
 @pytest.mark.parametrize("model", ["cnn_light", "final", "googlenet_light"])
 def test_nothing_is_cut_where_nothing_is_frozen(model):
     assert features.cut(models.build(model, (64, 64, 3))) is None
+
+
+def test_dropout_is_never_computed_once():
+    inputs = keras.Input((8, 8, 3))
+    frozen = keras.layers.Conv2D(4, 3, trainable=False)(inputs)
+    pooled = keras.layers.Dropout(0.5)(keras.layers.GlobalAveragePooling2D()(frozen))  # named "dropout" by Keras
+    divided = features.cut(keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(pooled)))
+    assert [type(layer).__name__ for layer in divided.head.layers[1:]] == ["Dropout", "Dense"]
 
 
 def test_a_graph_with_a_way_around_the_boundary_is_not_cut():

@@ -53,6 +53,12 @@ def test_results_of_another_training_version_are_flagged_and_carry_no_verdict(ru
     assert row["reference"] == "not measured yet"
 
 
+def test_the_published_tflops_stand_among_a_model_s_figures(run):
+    text = shown(show.figures, "cnn_light", run)
+    assert "TFLOPs of 7,500 images" in text
+    assert "precision, " not in text  # of single classes: they have a table of their own
+
+
 def test_a_model_without_reference_result_says_so(run, monkeypatch, tmp_path):
     monkeypatch.setattr(runs, "REFERENCE", tmp_path)
     assert "no reference result for cnn_light yet" in shown(show.figures, "cnn_light", run)
