@@ -13,6 +13,7 @@ import time
 
 import click
 
+os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
@@ -33,10 +34,10 @@ def main(models: tuple[str, ...], images: int, epochs: int, size: int) -> None:
         for reuse in (False, True):
             with tempfile.TemporaryDirectory() as home:  # so that nothing is there already
                 os.environ["RICEUTILS_HOME"] = home
-                splits = study.load(parameters, progress=False)
+                splits = study.load(parameters)
                 spec = study.spec(model, parameters, splits)
                 start = time.perf_counter()
-                run = training.train_or_load(spec, splits, progress=False, reuse=reuse)
+                run = training.train_or_load(spec, splits, reuse=reuse)
                 seconds[reuse], losses[reuse] = time.perf_counter() - start, run.history["val_loss"].iloc[-1]
         click.echo(
             f"{model}, {size} px, {images} images, {epochs} epochs: cached features are "

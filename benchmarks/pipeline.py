@@ -45,7 +45,7 @@ def ours(folder: Path, size: int):
     from riceutils import data
 
     each = min(len(list(label.iterdir())) for label in folder.iterdir())
-    splits = data.load(folder, size, [each - 2, 1, 1], progress=False)
+    splits = data.load(folder, size, [each - 2, 1, 1])
     return iter(splits.train.training(BATCH, seed=0)), len(splits.train)
 
 

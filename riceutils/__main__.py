@@ -53,7 +53,7 @@ def run(
     if wants_help or chapter is None:
         click.echo(ctx.get_help())
         for name in [chapter] if chapter in config.CHAPTERS else config.CHAPTERS:
-            click.echo(f"\nParameters of {name}:\n{config.listing(name)}")
+            click.echo(f"\nParameters of {name}:\n{_listing(name)}")
         return
     values = config.chapter_parameters(profile, chapter) | {name: commands.value(text) for name, text in overrides}
     parameters = config.check(chapter, values)
@@ -69,6 +69,18 @@ def run(
         page, _ = HTMLExporter(embed_images=True).from_filename(str(target))
         files.write_text(html, page)
         click.echo(f"Page: {html}")
+
+
+def _listing(chapter: str) -> str:
+    """A line per parameter of ``chapter``: name, type, default, range and meaning."""
+    schema = config.CHAPTERS[chapter].model_json_schema()["properties"]
+    lines = []
+    for name, entry in schema.items():
+        low, high = entry.get("minimum", entry.get("exclusiveMinimum")), entry.get("maximum")
+        bounds = f", {low} to {high}" if high is not None else ""
+        kind = entry.get("type", "list of 3 or integer")
+        lines.append(f"  {name} ({kind}{bounds}; default {entry['default']!r}): {entry['description']}")
+    return "\n".join(lines)
 
 
 def _forecast(chapter: str, parameters: config.DataParameters) -> str:
@@ -176,21 +188,6 @@ def fetch() -> None:
     from riceutils import sources
 
     click.echo(sources.fetch())
-
-
-@data.command()
-@click.argument("source")
-@click.option("--commit", is_flag=True, help="Write the tables into the reference results.")
-def measure(source: str, commit: bool) -> None:
-    """The dataset chapter's measurements of SOURCE, on the images of the reference profile; and what synthetic
-    images are worth, training on one kind and testing on the other. Takes half an hour."""
-    from riceutils import dataset
-
-    tables = dataset.everything(source)
-    for name, table in tables.items():
-        click.echo(f"\n{name}\n{table.to_string()}")
-    if commit:
-        dataset.write(tables, dataset.REFERENCE)
 
 
 for _command in (commands.train, commands.generalise, commands.background, commands.slim, commands.experiment):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from riceutils import evaluation
 from riceutils.grains import LUMA, THRESHOLD
 from riceutils.models import pretrained
 
@@ -51,14 +52,13 @@ def _carriers(model: keras.Model) -> dict[str, keras.Layer]:
 def maps(
     model: keras.Model, images: np.ndarray, layers: list[str] | None = None, preprocessing: str = "rgb"
 ) -> dict[str, np.ndarray]:
-    """Outputs of convolution layers for uint8 ``images`` (N, H, W, 3): name → float32 (N, h, w, filters)."""
+    """Outputs of ``layers``, by default all convolutions, for uint8 ``images`` (N, H, W, 3): float32, by name."""
     import keras
 
-    chosen = [layer for layer in convolutions(model) if layers is None or layer.name in layers]
-    network = keras.Model(model.input, [layer.output for layer in chosen])
+    chosen = convolutions(model) if layers is None else [model.get_layer(name) for name in layers]
+    network = keras.Model(model.input, {layer.name: layer.output for layer in chosen})
     outputs = network(pretrained.preprocess(images, preprocessing), training=False)
-    outputs = outputs if isinstance(outputs, list) else [outputs]
-    return {layer.name: np.asarray(output) for layer, output in zip(chosen, outputs, strict=True)}
+    return {layer.name: np.asarray(outputs[layer.name]) for layer in chosen}
 
 
 def fired(model: keras.Model) -> keras.Model:
@@ -68,15 +68,14 @@ def fired(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, {name: layer.output for name, layer in _carriers(model).items()})
 
 
-def firing(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") -> dict[str, np.ndarray]:
-    """Whether a filter has an output above zero on an image: layer → bool (N, filters), of uint8 ``images``."""
-    network = fired(model)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in _carriers(model)}
+def firing(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") -> np.ndarray:
+    """Whether a filter has an output above zero on an image: bool (N, filters of all layers), of uint8 ``images``."""
+    network, parts = fired(model), []
     for start in range(0, len(images), BATCH):
         batch = pretrained.preprocess(np.asarray(images[start : start + BATCH]), preprocessing)
-        for name, output in network.predict_on_batch(batch).items():
-            parts[name].append(output.max(axis=(1, 2)) > 0)
-    return {name: np.concatenate(found) for name, found in parts.items()}
+        outputs = network.predict_on_batch(batch).values()
+        parts.append(np.concatenate([output.max(axis=(1, 2)) > 0 for output in outputs], axis=1))
+    return np.concatenate(parts)
 
 
 def measure(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") -> pd.DataFrame:
@@ -201,14 +200,16 @@ def _neighbours(mean: np.ndarray, products: np.ndarray) -> tuple[np.ndarray, np.
     return np.where(known, largest, np.nan), np.where(known, nearest, -1)
 
 
-def summary(filters: pd.DataFrame) -> pd.DataFrame:
-    """Per layer: filters, filters that never fire, and mean APoZ over all pixels and over grain pixels."""
-    grouped = filters.groupby("layer", sort=False)
-    return pd.DataFrame(
-        {
-            "filters": grouped.size(),
-            "never fire": grouped["fires"].agg(lambda share: int((share == 0).sum())),
-            "APoZ": grouped["apoz"].mean(),
-            "APoZ on grain": grouped["apoz_grain"].mean(),
-        }
-    ).reset_index()
+def depths(layers: pd.Series) -> np.ndarray:
+    """The depth of each of these layers, given in order of computation: 0, 1, ...; an inception module is one."""
+    return pd.factorize(layers.str.replace(r"^(inception_..)_.*", r"\1", regex=True))[0]
+
+
+def black(filters: pd.DataFrame) -> dict[str, Any]:
+    """Of rows of a run's filters: how many, how many never fire, their share with Wilson's 95 % interval, black maps
+    (mean share of the images), APoZ, APoZ on grain."""
+    never = int((filters["fires"] == 0).sum())
+    share = evaluation.wilson(never, len(filters))
+    counts = {"filters": len(filters), "never fire": never, "share": share.value, "low": share.low, "high": share.high}
+    zeros = {"APoZ": filters["apoz"].mean(), "APoZ on grain": filters["apoz_grain"].mean()}
+    return counts | {"black maps": (1 - filters["fires"]).mean()} | zeros

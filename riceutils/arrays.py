@@ -20,27 +20,11 @@ NAMED = ("digits", "mnist", "cifar10", "cifar100_coarse")
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 CIFAR100_COARSE = [
-    "aquatic mammals",
-    "fish",
-    "flowers",
-    "food containers",
-    "fruit and vegetables",
-    "household electrical devices",
-    "household furniture",
-    "insects",
-    "large carnivores",
-    "large man-made outdoor things",
-    "large natural outdoor scenes",
-    "large omnivores and herbivores",
-    "medium-sized mammals",
-    "non-insect invertebrates",
-    "people",
-    "reptiles",
-    "small mammals",
-    "trees",
-    "vehicles 1",
-    "vehicles 2",
-]
+    "aquatic mammals", "fish", "flowers", "food containers", "fruit and vegetables", "household electrical devices",
+    "household furniture", "insects", "large carnivores", "large man-made outdoor things",
+    "large natural outdoor scenes", "large omnivores and herbivores", "medium-sized mammals",
+    "non-insect invertebrates", "people", "reptiles", "small mammals", "trees", "vehicles 1", "vehicles 2",
+]  # fmt: skip
 WORDS = {"cifar100_coarse": CIFAR100_COARSE, "cifar10": CIFAR10}
 
 

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.sparse import triu
+from sklearn.neighbors import radius_neighbors_graph
 
 from riceutils import data
 from riceutils.manifest import parallel
-from riceutils.sources import DataError, Source, decode, open_source, unreadable
+from riceutils.sources import DataError, Source, decode, open_source
 
 THUMBNAIL = 32  # px; near-duplicates are compared at this size, in RGB
 # Root mean square difference of two thumbnails up to which they are near-duplicates, grey levels of 255. JPEG
 # again at quality 40 makes about 1.1, another size 1.4 to 2.1; two different grains of rice are 3.5 apart or more.
 NEAR = 3.0
+SHOWN = 20  # rows of a table in the report
 BLOCK = 2048  # thumbnails compared at once
 
 
@@ -70,23 +72,23 @@ class Audit:
         return "\n\n".join(parts)
 
 
-def _section(title: str, table: pd.DataFrame, most: int = 20) -> str:
+def _section(title: str, table: pd.DataFrame) -> str:
     if table.empty:
         return title
-    rows = table.head(most).to_string(index=False, header=False, max_colwidth=120)
-    more = f"\n… and {len(table) - most} more" if len(table) > most else ""
+    rows = table.head(SHOWN).to_string(index=False, header=False, max_colwidth=120)
+    more = f"\n… and {len(table) - SHOWN} more" if len(table) > SHOWN else ""
     return f"{title}\n{rows}{more}"
 
 
-def audit(source: str | Path | Source, seed: int = 0, progress: bool = True) -> Audit:
+def audit(source: str | Path | Source) -> Audit:
     """Read and decode every file of ``source`` and report; see :class:`Audit`.
 
-    Files that cannot be read are listed, not raised. ``seed`` draws the two splits that are compared. Raises
-    ``DataError`` and ``ConnectionError`` as ``sources.open_source`` does, when there are no classes to audit.
+    Files that cannot be read are listed, not raised. Raises ``DataError`` and ``ConnectionError`` as
+    ``sources.open_source`` does, when there are no classes to audit.
     """
-    opened = source if isinstance(source, Source) else open_source(source, seed=seed)
+    opened = source if isinstance(source, Source) else open_source(source)
     labels = {name: label for label, members in opened.members.items() for name in members}
-    found = parallel(lambda name: _describe(opened, name), list(labels), "Auditing", progress)
+    found = parallel(lambda name: _describe(opened, name), list(labels), "Auditing")
     table = pd.DataFrame([row for row, _ in found], columns=["bytes", "sha256", "width", "height", "mode", "error"])
     table.insert(0, "file", list(labels))
     table.insert(1, "class", list(labels.values()))
@@ -97,10 +99,10 @@ def audit(source: str | Path | Source, seed: int = 0, progress: bool = True) -> 
 
     table["split"], naive, remark = "", pd.Series("", index=table.index), ""
     try:
-        table.loc[readable, "split"] = data.split(usable, None, seed, opened.test)
+        table.loc[readable, "split"] = data.split(usable, None, 0, opened.test)
         # The same draw by the same code, blind to duplicates: every file is content of its own.
         blind = usable.assign(sha256=usable["sha256"] + usable["file"])
-        naive.loc[readable] = data.split(blind, None, seed, opened.test)
+        naive.loc[readable] = data.split(blind, None, 0, opened.test)
     except DataError as error:
         remark = str(error)
 
@@ -156,8 +158,6 @@ def _describe(source: Source, name: str) -> tuple[tuple, np.ndarray | None]:
             mode = raw.mode
     except DataError as error:
         return (len(content), "", 0, 0, "", str(error)), None
-    except OSError as error:
-        return (0, "", 0, 0, "", str(unreadable(name, error))), None
     small = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
     return (len(content), hashlib.sha256(content).hexdigest(), *image.size, mode, ""), small
 
@@ -180,52 +180,29 @@ def _classes(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({label: summary(rows) for label, rows in table.groupby("class")}).T.rename_axis("class")
 
 
-def _listing(counts: pd.Series, most: int = 3) -> str:
+def _listing(counts: pd.Series) -> str:
     if len(counts) == 1:
         return str(counts.index[0])
-    shown = [f"{value} ({count})" for value, count in counts.head(most).items()]
-    return ", ".join([*shown, f"{len(counts) - most} more"] if len(counts) > most else shown)
+    shown = [f"{value} ({count})" for value, count in counts.head(3).items()]
+    return ", ".join([*shown, f"{len(counts) - 3} more"] if len(counts) > 3 else shown)
 
 
 def near_pairs(thumbnails: np.ndarray, limit: float = NEAR) -> list[tuple[int, int, float]]:
     """All pairs ``(a, b, difference)``, a < b, of ``thumbnails`` uint8 (N, S, S, 3) that differ by ``limit`` at most.
 
     The difference is the root mean square over all values, in grey levels. Averaging over blocks of pixels can
-    only lower it, so two coarser looks, at the mean alone and at 8 × 8 averages, leave out no pair. Mirrored,
-    rotated and recoloured copies are not found.
+    only lower it, so a coarser look, at 8 × 8 averages, leaves out no pair. Mirrored, rotated and recoloured copies
+    are not found.
     """
     count, side = len(thumbnails), thumbnails.shape[1] // 8
     coarse = thumbnails.reshape(count, 8, side, 8, side, 3).mean(axis=(2, 4), dtype=np.float32).reshape(count, -1)
-    level = coarse.mean(axis=1)
-    order = np.argsort(level, kind="stable")
-    coarse, level = coarse[order], level[order]
-    squares = (coarse**2).sum(axis=1)
-    reach = np.searchsorted(level, level + limit, side="right")
-
-    def candidates() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        bound = limit**2 * coarse.shape[1]
-        for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
-            for left in range(start, reach[stop - 1], BLOCK):
-                right = min(left + BLOCK, reach[stop - 1])
-                product = coarse[start:stop] @ coarse[left:right].T
-                distance = squares[start:stop, None] + squares[None, left:right] - 2 * product
-                # Rounding of float32 is of the order of 1e-6 of the squares.
-                a, b = np.nonzero(distance <= bound + 1e-5 * squares[left:right].max(initial=0))
-                a, b = a + start, b + left
-                yield order[a[a < b]], order[b[a < b]]
-
+    reach = limit * np.sqrt(coarse.shape[1]) * 1.001  # room for rounding
+    first, second = triu(radius_neighbors_graph(coarse, reach), 1).nonzero()
     pairs: list[tuple[int, int, float]] = []
-    for first, second in candidates():
-        for piece in range(0, len(first), BLOCK):
-            a, b = first[piece : piece + BLOCK], second[piece : piece + BLOCK]
-            gap = thumbnails[a].astype(np.float32) - thumbnails[b]
-            difference = np.sqrt((gap**2).mean(axis=(1, 2, 3)))
-            close = difference <= limit
-            pairs += zip(
-                np.minimum(a, b)[close].tolist(),
-                np.maximum(a, b)[close].tolist(),
-                difference[close].tolist(),
-                strict=True,
-            )
+    for start in range(0, len(first), BLOCK):
+        a, b = first[start : start + BLOCK], second[start : start + BLOCK]
+        gap = thumbnails[a].astype(np.float32) - thumbnails[b]
+        difference = np.sqrt((gap**2).mean(axis=(1, 2, 3)))
+        close = difference <= limit
+        pairs += zip(a[close].tolist(), b[close].tolist(), difference[close].tolist(), strict=True)
     return sorted(pairs)

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from riceutils import data, files, ledger, models, runs, study, training
-from riceutils.config import BackgroundParameters, ParameterError, TransferParameters
+from riceutils import data, files, models, runs, study, training
+from riceutils.config import BackgroundParameters, TransferParameters
 from riceutils.data import Splits
 from riceutils.runs import Run
 
@@ -21,7 +20,7 @@ RESULTS = files.PACKAGE / "results" / "background"
 @cache
 def declared() -> dict[str, dict[str, Any]]:
     """The trainings of ``resources/background.yml`` by name, with the defaults filled in."""
-    content = yaml.safe_load((files.RESOURCES / "background.yml").read_text(encoding="utf-8"))
+    content = files.read_yaml(files.RESOURCES / "background.yml")
     return {name: content["defaults"] | entry for name, entry in content["trainings"].items()}
 
 
@@ -40,11 +39,8 @@ def transfer_models(backbone: str) -> dict[str, str]:
 def reference(name: str, source: str | None = None) -> list[Run]:
     """Train (or load) what ``background.yml`` declares under ``name``, every seed, and commit it under ``RESULTS``.
 
-    ``source`` takes the place of the data set named there, where it can't be downloaded. Raises ``ParameterError``
-    naming the known trainings.
+    ``source`` takes the place of the data set named there, where it can't be downloaded.
     """
-    if name not in declared():
-        raise ParameterError(f"Unknown training {name!r}. Trainings: {', '.join(declared())}.")
     entry = declared()[name]
     splits = data.load(source or entry["data"], entry["image_size"], entry["images_per_class"])
     fields = {field: value for field, value in entry.items() if field in TransferParameters.model_fields}
@@ -76,20 +72,9 @@ def table(built: Mapping[str, Run | Sequence[Run]], published: Mapping[str, str]
     for name, own in built.items():
         ours = [own] if isinstance(own, Run) else list(own)
         kept = committed(name)
-        count = [run.record["parameters"] for run in (kept or ours)][:1]
-        epochs = len(kept[0].history) if kept else ""
-        given = (published or {}).get(name, "")
-        rows.append(
-            (
-                name,
-                *(count or [""]),
-                given,
-                accuracy(kept) or "not measured yet",
-                len(kept) or "",
-                epochs,
-                accuracy(ours),
-            )
-        )
+        count = next((run.record["parameters"] for run in (*kept, *ours)), "")
+        measured = (accuracy(kept), len(kept), len(kept[0].history)) if kept else ("not measured yet", "", "")
+        rows.append((name, count, (published or {}).get(name, ""), *measured, accuracy(ours)))
     names = ["training", "parameters", "published", "reference", "seeds", "epochs", "this build"]
     found = pd.DataFrame(rows, columns=names)
     return found if published else found.drop(columns="published")
@@ -108,7 +93,6 @@ def trained(built: Mapping[str, Run]) -> pd.DataFrame:
 def accuracy(found: Sequence[Run]) -> str:
     """Test accuracy with its interval; of several seeds, which share their test images, the mean and the range."""
     if len(found) == 1:
-        figures = found[0].record["metrics"]["clean"]
-        return ledger.written(ledger.Measured(figures["value"], figures["low"], figures["high"]), "")
-    values = [run.record["metrics"]["clean"]["value"] for run in found]
+        return str(found[0].accuracy())
+    values = [run.accuracy().value for run in found]
     return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})" if found else ""

@@ -15,7 +15,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 from tqdm import tqdm
 
-from riceutils import evaluation
+from riceutils import evaluation, perturb
 from riceutils.data import Splits
 from riceutils.grains import LUMA, THRESHOLD
 from riceutils.sources import DataError, Source, decode, open_source
@@ -33,7 +33,7 @@ EDGE = 3 / 224  # of the image's side: colours of the core are taken deeper than
 REGULARISATION = 1e-3  # share of the identity in each class's covariance: a small class stays invertible
 
 
-def features(images: np.ndarray, progress: bool = False) -> pd.DataFrame:
+def features(images: np.ndarray) -> pd.DataFrame:
     """Shape and colour of the grain in each of ``images``, uint8 (N, H, W, 3): one row per image.
 
     The grain is the largest 8-connected component of grey > ``THRESHOLD``, holes filled. ``area`` in px,
@@ -45,9 +45,8 @@ def features(images: np.ndarray, progress: bool = False) -> pd.DataFrame:
 
     Raises ``ValueError`` for another dtype or shape.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(f"Expected uint8 images of shape (N, H, W, 3), got {images.dtype} {images.shape}.")
-    rows = [_measure(image) for image in tqdm(images, "Features", unit="image", disable=not progress, leave=False)]
+    perturb.check(images)
+    rows = [_measure(image) for image in images]
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype=np.float64)
 
 
@@ -82,9 +81,7 @@ def _colours(pixels: np.ndarray) -> tuple[np.ndarray, ...]:
     return (*mean, *np.sqrt(np.maximum(variance, 0)))
 
 
-def table(
-    source: str | Path | Source, per_class: int | None = None, seed: int = 0, progress: bool = True
-) -> pd.DataFrame:
+def table(source: str | Path | Source, per_class: int | None = None, seed: int = 0) -> pd.DataFrame:
     """Features of a source's files at their own size: ``file, class, bytes`` (length) and :func:`features`.
 
     ``per_class`` files of each class, drawn by ``seed``; None, or more than there are, takes all. Files that
@@ -98,7 +95,7 @@ def table(
         for position in np.sort(rng.permutation(len(members))[:per_class])
     ]
     rows, measured = [], []
-    for label, name in tqdm(chosen, "Features", unit="image", disable=not progress, leave=False, mininterval=1):
+    for label, name in tqdm(chosen, "Features", unit="image", leave=False, mininterval=1):
         try:
             content = opened.read(name)
             image = np.asarray(decode(content, name))
@@ -110,28 +107,32 @@ def table(
     return known.join(pd.DataFrame(measured, columns=list(COLUMNS), dtype=np.float64))
 
 
-def fit(table: pd.DataFrame, labels: np.ndarray) -> Pipeline:
-    """QDA on the standardised ``FEATURES`` of ``table`` (N rows), integer ``labels`` (N,).
-
-    Raises ``ValueError`` when a class has no more images than features: its covariance is not determined then.
-    """
+def classifier() -> Pipeline:
+    """QDA on standardised features, not yet fitted."""
     from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    return make_pipeline(StandardScaler(), QuadraticDiscriminantAnalysis(reg_param=REGULARISATION, tol=0))
+
+
+def fit(table: pd.DataFrame, labels: np.ndarray) -> Pipeline:
+    """:func:`classifier` on the ``FEATURES`` of ``table`` (N rows), integer ``labels`` (N,).
+
+    Raises ``ValueError`` when a class has no more images than features: its covariance is not determined then.
+    """
     counts = np.bincount(labels)
     if counts.min() <= len(FEATURES):
         raise ValueError(
             f"Class number {counts.argmin()} has {counts.min()} training images; QDA on {len(FEATURES)} features "
             f"needs {len(FEATURES) + 1} or more."
         )
-    model = make_pipeline(StandardScaler(), QuadraticDiscriminantAnalysis(reg_param=REGULARISATION, tol=0))
-    return model.fit(table[list(FEATURES)].to_numpy(), labels)
+    return classifier().fit(table[list(FEATURES)].to_numpy(), labels)
 
 
-def operations(table: pd.DataFrame, side: int = 224, classes: int = 5) -> float:
+def operations(table: pd.DataFrame, classes: int) -> float:
     """A lower bound of the arithmetic operations from pixels to class, mean of the images in ``table``, each of
-    ``side`` × ``side`` pixels, one addition, multiplication or comparison counting as one.
+    224×224 pixels, one addition, multiplication or comparison counting as one.
 
     Counted: the grey value (5 a pixel), the threshold (1), labelling with eight neighbours (8); sums and squares of
     three colours, twice, and second moments over the pixels of the grain (26); standardising and the quadratic forms.
@@ -139,24 +140,24 @@ def operations(table: pd.DataFrame, side: int = 224, classes: int = 5) -> float:
     """
     number = len(FEATURES)
     classifier = 2 * number + classes * (2 * number**2 + 2 * number)
-    return 14 * side**2 + 26 * float(table["area"].mean()) + classifier
+    return 14 * 224**2 + 26 * float(table["area"].mean()) + classifier
 
 
-def measure(splits: Splits, perturbed: np.ndarray | None = None, progress: bool = False) -> dict[str, Any]:
+def measure(splits: Splits, perturbed: np.ndarray | None = None) -> dict[str, Any]:
     """Train on ``splits.train``, test on ``splits.test``, clean and (if given) ``perturbed``.
 
     Returns ``accuracy`` (an ``evaluation.Interval`` each for ``clean`` and ``perturbed``), ``probabilities``
     (float64 (N, classes) each, for ``evaluation.mcnemar`` and ``report``) and ``seconds_per_image``, CPU
     time from uint8 pixels to class (one core).
     """
-    model = fit(features(splits.train.images, progress), splits.train.labels)
+    model = fit(features(splits.train.images), splits.train.labels)
     tests: dict[str, np.ndarray] = {"clean": splits.test.images}
     if perturbed is not None:
         tests["perturbed"] = perturbed
     probabilities = {}
     start = time.process_time()
     for name, images in tests.items():
-        probabilities[name] = model.predict_proba(features(images, progress)[list(FEATURES)].to_numpy())
+        probabilities[name] = model.predict_proba(features(images)[list(FEATURES)].to_numpy())
     seconds = (time.process_time() - start) / (len(tests) * len(splits.test))
     accuracy = {name: evaluation.accuracy(values, splits.test.labels) for name, values in probabilities.items()}
     return {"accuracy": accuracy, "probabilities": probabilities, "seconds_per_image": seconds}

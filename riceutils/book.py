@@ -26,19 +26,15 @@ import filelock
 import nbformat
 import yaml
 
+from riceutils import files
 from riceutils.editions import LANGUAGES, edition, glossary
 
 _MARK = "RICEUTILS_BUILD"  # in the environment of every process of a build: how a dead build's orphans are found
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Content of a YAML file that holds a mapping."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
 def pages(root: Path) -> list[str]:
     """Names of the book's pages (`notebooks/02_cnn`, `book/glossary`) in the order of `_toc.yml`."""
-    toc = load_yaml(root / "_toc.yml")
+    toc = files.read_yaml(root / "_toc.yml")
     parts = toc.get("parts") or [{"chapters": toc.get("chapters", [])}]
     return [toc["root"], *(chapter["file"] for part in parts for chapter in part["chapters"])]
 
@@ -94,7 +90,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def edition_settings(root: Path, language: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Configuration and table of contents of one edition: the root's, with the edition's language added."""
-    config, toc = load_yaml(root / "_config.yml"), load_yaml(root / "_toc.yml")
+    config, toc = files.read_yaml(root / "_config.yml"), files.read_yaml(root / "_toc.yml")
     own = config.pop("editions")[language]
     captions = own.pop("captions", {})
     for part in toc.get("parts", []):
@@ -142,7 +138,7 @@ def publish(root: Path) -> Path:
     shutil.rmtree(new, ignore_errors=True)
     for language in LANGUAGES:
         shutil.copytree(build / "editions" / language / "_build" / "html", new / language)
-    config = load_yaml(root / "_config.yml")
+    config = files.read_yaml(root / "_config.yml")
     values = {f"title_{language}": escape(config["editions"][language]["title"]) for language in LANGUAGES}
     base = (config["html"].get("baseurl") or "").rstrip("/")
     page = Template((root / "book" / "_templates" / "languages.html").read_text(encoding="utf-8"))
@@ -274,7 +270,7 @@ def edition_command(language: str) -> None:
 @main.command()
 def stamp() -> None:
     """Write the repository's address of _config.yml into the set-up cell of every chapter."""
-    address = load_yaml(Path("_config.yml"))["repository"]["url"]
+    address = files.read_yaml(Path("_config.yml"))["repository"]["url"]
     for path in sorted(Path("notebooks").glob("*.ipynb")):
         text = path.read_text(encoding="utf-8")
         new = re.sub(r'(REPOSITORY = \\")[^"\\]*(\\")', rf"\g<1>{address}\g<2>", text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -64,8 +63,7 @@ def compute() -> None:
     for name in [*deck().index, *BEYOND]:
         keras.backend.clear_session()  # of hundreds of megabytes each
         rows.append(cost(name))
-    with files.replacing(RESULT) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    files.write_csv(RESULT, pd.DataFrame(rows))
 
 
 @cache
@@ -107,21 +105,21 @@ def against_deck() -> pd.DataFrame:
     return pd.DataFrame(content).rename_axis("model").reset_index()
 
 
-def latency(brief: bool = False, names: Sequence[str] = MEASURED, seconds: float = 2.0) -> pd.DataFrame:
+def latency(brief: bool = False) -> pd.DataFrame:
     """Milliseconds a network takes for one image on this machine, all cores, a row per model.
 
     Batch 1, the network's own image size, weights drawn at random, after two passes to warm up: median, 5th and 95th
-    percentile over as many passes as ``seconds`` hold (5 to 100). ``brief``: two passes of the two lightest.
+    percentile over as many passes as two seconds hold (5 to 100). ``brief``: two passes of the two lightest.
     """
     rows = []
-    for name in names[:2] if brief else names:
+    for name in MEASURED[:2] if brief else MEASURED:
         network = build(name)
         image = np.random.default_rng(0).random((1, *network.input_shape[1:]), np.float32)
         for _ in range(2):
             network.predict_on_batch(image)
         passes: list[float] = []
         limit = 2 if brief else 100
-        while len(passes) < limit and (len(passes) < 5 or sum(passes) < seconds):
+        while len(passes) < limit and (len(passes) < 5 or sum(passes) < 2):
             start = time.perf_counter()
             network.predict_on_batch(image)
             passes.append(time.perf_counter() - start)

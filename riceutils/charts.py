@@ -13,7 +13,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
-from riceutils import activations, evaluation, flops
+from riceutils import evaluation, flops
 from riceutils.plots import PALETTE, Chart, figure
 from riceutils.runs import Run
 
@@ -97,8 +97,12 @@ def zeros(run: Run) -> Chart:
     if silent.any():
         axis.scatter(filters["apoz"][silent], (height - 0.2)[silent], s=40, facecolors="none", edgecolors="k",
                      label="never fires")  # fmt: skip
-    axis.set(xlabel="share of exactly zero activations (APoZ)", xlim=(-0.02, 1.02), yticks=range(len(layers)))
-    axis.set_yticklabels(layers)
+    axis.set(
+        xlabel="share of exactly zero activations (APoZ)",
+        xlim=(-0.02, 1.02),
+        yticks=range(len(layers)),
+        yticklabels=layers,
+    )
     axis.invert_yaxis()
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.5 / (0.42 * len(layers) + 1.3)), ncols=3, fontsize=8)
     return canvas, filters
@@ -117,17 +121,16 @@ def flops_by_layer(model: keras.Model) -> Chart:
     return canvas, table
 
 
-def generalisation(table: pd.DataFrame, classes: int = 5) -> Chart:
-    """Accuracy of one model under each part of the perturbation by strength, and under each corruption by severity.
-
-    ``table`` is one of :func:`riceutils.generalisation.measure`; bars are 95 % intervals, dotted is guessing among
-    ``classes``.
-    """
+def generalisation_of(run: Run) -> Chart | None:
+    """Accuracy of a run under each part of the perturbation by strength, and under each corruption by severity; None
+    when it was not measured. Bars are 95 % intervals, dotted is guessing."""
+    if (table := run.generalisation) is None:
+        return None
     canvas, axes = figure(4.0, 1, 2, sharey=True, width_ratios=(1, 1.15))
     clean = float(table[table["kind"] == "clean"]["accuracy"].iloc[0])
     for axis in axes[0]:
         axis.axhline(clean, color="0.4", linewidth=1, linestyle="--", label="clean")
-        axis.axhline(1 / classes, color="0.6", linewidth=1, linestyle=":", label="guessing")
+        axis.axhline(1 / len(run.classes), color="0.6", linewidth=1, linestyle=":", label="guessing")
     left, right = axes[0]
     parts = table[table["kind"] == "perturbation"].groupby("name", sort=False)
     for number, (part, rows) in enumerate(parts):
@@ -150,14 +153,12 @@ def generalisation(table: pd.DataFrame, classes: int = 5) -> Chart:
     return canvas, table
 
 
-def generalisation_of(run: Run) -> Chart | None:
-    """:func:`generalisation` of a run; None when it was not measured."""
-    return None if run.generalisation is None else generalisation(run.generalisation, len(run.classes))
-
-
 def zero_summary(run: Run) -> pd.DataFrame:
-    """See :func:`riceutils.activations.summary`, of a run's test set."""
-    return activations.summary(run.filters)
+    """Per layer: filters, filters that never fire, and mean APoZ over all pixels and over grain pixels."""
+    grouped = run.filters.assign(never=run.filters["fires"] == 0).groupby("layer", sort=False)
+    columns = {"filters": ("filter", "size"), "never fire": ("never", "sum")}
+    means = {"APoZ": ("apoz", "mean"), "APoZ on grain": ("apoz_grain", "mean")}
+    return grouped.agg(**columns, **means).reset_index()
 
 
 def report(run: Run) -> pd.DataFrame:
@@ -174,8 +175,11 @@ def deviations(table: pd.DataFrame) -> Chart:
     axis.axvline(0, color="0.6", linewidth=1)
     for (label, rows), color in zip(table.groupby("class"), PALETTE, strict=False):
         axis.scatter(rows["deviation"], rows["feature"].map(features.index), s=24, color=color, label=label)
-    axis.set(xlabel="(mean of these images - published mean) / standard deviation", yticks=range(len(features)))
-    axis.set_yticklabels(features)
+    axis.set(
+        xlabel="(mean of these images - published mean) / standard deviation",
+        yticks=range(len(features)),
+        yticklabels=features,
+    )
     axis.invert_yaxis()
     canvas.legend(loc="outside upper center", ncols=5, fontsize=8)
     return canvas, table

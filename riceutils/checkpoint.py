@@ -26,7 +26,7 @@ class TrainingError(RuntimeError):
 class Checkpoint(keras.callbacks.EarlyStopping):
     """Early stopping whose memory, with weights, optimiser and history, is saved after every epoch."""
 
-    def __init__(self, spec: Spec, path: Path, probe: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+    def __init__(self, spec: Spec, path: Path, probe: tuple[np.ndarray, np.ndarray]) -> None:
         super().__init__(monitor="val_loss", mode="min", patience=spec.patience, restore_best_weights=True)
         self.spec, self.path, self.probe = spec, path, probe
         self.gradient_share: float | None = None
@@ -44,13 +44,8 @@ class Checkpoint(keras.callbacks.EarlyStopping):
                 for number, variable in enumerate(variables):
                     variable.assign(stored[f"{prefix}{number}"])
             best = [stored[f"best{number}"] for number in range(len(model.get_weights()))]
-            wait, best_epoch = (int(value) for value in stored["stopping"])
-            self.resumed = {
-                "best": float(stored["loss"]),
-                "best_weights": best,
-                "wait": wait,
-                "best_epoch": best_epoch,
-            }
+            self.resumed = {"best": float(stored["loss"]), "best_weights": best}
+            self.resumed |= dict(zip(("wait", "best_epoch"), stored["stopping"].tolist(), strict=True))
             rows = pd.DataFrame(stored["history"], columns=stored["columns"].tolist())
             self.stopped = str(stored["stopped"])
             self.gradient_share = None if np.isnan(share := float(stored["share"])) else share
@@ -96,7 +91,7 @@ class Checkpoint(keras.callbacks.EarlyStopping):
         """
         rows = pd.DataFrame(self.history)
         waited = max(2, min(DEAD_AFTER, self.spec.epochs))
-        if self.probe is None or len(rows) < waited or not gradients.stuck(rows, self.spec.classes, waited):
+        if len(rows) < waited or not gradients.stuck(rows, self.spec.classes, waited):
             return
         self.gradient_share = gradients.gradient_share(self.model, *self.probe)
         if self.gradient_share < DEAD_SHARE:

@@ -1,4 +1,4 @@
-"""The Study's claims C1 to C6, judged by explicit rules from reference results alone, and models to recommend.
+"""The Study's claims C1 to C6, judged by explicit rules from reference results alone.
 
 A claim has parts, a part has rows of evidence; :func:`riceutils.verdicts.combine` makes a part's verdict of its rows',
 and the claim's of its parts'. ``resources/claims.yml`` tells the rules, with their thresholds. A reference run counts
@@ -9,7 +9,6 @@ expect.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from itertools import product
 from typing import Any
 
@@ -17,8 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from riceutils import comparison, evaluation, ledger, runs
-from riceutils.runs import Run
+from riceutils import activations, comparison, designs, evaluation, ledger
+from riceutils.runs import Run, counted
 from riceutils.verdicts import (
     FAILS,
     HOLDS,
@@ -33,13 +32,8 @@ from riceutils.verdicts import (
 )
 
 PAIRS = (("cnn", "cnn_light"), ("googlenet", "googlenet_light"), ("vgg16", "vgg_custom"), ("vgg16", "vgg_light"))
+SAVED = ("parameters", "FLOPs")
 TRENDS = {"never fire, rank correlation": "never", "APoZ, rank correlation": "apoz"}
-
-
-def counted(model: str | None = None, augmented: bool = False) -> list[Run]:
-    """The reference runs that count, in order of model and seed."""
-    usable = [run for run in runs.references(model) if not (run.stale or run.dead or run.spec.unexpected_pixels)]
-    return [run for run in usable if run.spec.augment == augmented]
 
 
 def _models() -> pd.DataFrame:
@@ -49,9 +43,9 @@ def _models() -> pd.DataFrame:
     for entry in ledger.published().to_dict("records"):
         if entry["test_accuracy"]:
             own = {name: figure.value for name, figure in ledger.static(entry["model"]).items()}
-            ours = [run.record["metrics"]["perturbed"]["value"] for run in counted(entry["model"])]
+            ours = [run.accuracy("perturbed").value for run in counted(entry["model"])]
             printed = {"filters as published": float(entry["filters"]), "published": float(entry["test_accuracy"])}
-            rows[entry["model"]] = own | printed | {"reference": np.mean(ours) if ours else np.nan}
+            rows[entry["model"]] = own | printed | {"reference": float(np.mean(ours)) if ours else np.nan}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -88,10 +82,10 @@ def black_maps() -> Verdict:
         row = {"model": run.spec.model, "seed": run.spec.seed}
         filters = run.filters.assign(black=1 - run.filters["fires"], never=run.filters["fires"] == 0)
         by_layer = filters.groupby("layer", sort=False)
-        layers += [row | {"layer": name} | _black(group) for name, group in by_layer]
-        found = _black(filters)
+        layers += [row | {"layer": name} | activations.black(group) for name, group in by_layer]
+        found = activations.black(filters)
         tables["black"].append(row | found | {"verdict": HOLDS if found["black maps"] >= RULES["many"] else FAILS})
-        depth = depths(filters["layer"])
+        depth = activations.depths(filters["layer"])
         figures = {"layers": len(by_layer)} | _trend(depth, filters["black"])
         beside = {name: _trend(depth, filters[column])["rank correlation"] for name, column in TRENDS.items()}
         tables["deeper"].append(row | figures | beside | signed(figures["rank correlation"], figures["p"]))
@@ -101,25 +95,13 @@ def black_maps() -> Verdict:
         tables["useless"].append(row | figures | {"verdict": verdict})
     absent = [{"model": model, "verdict": UNMEASURED} for model in unmeasured()]
     judged = {name: as_table(rows + absent) for name, rows in tables.items()}
-    return Verdict("C1", judged | {"layers": as_table(layers)})
-
-
-def depths(layers: pd.Series) -> np.ndarray:
-    """The depth of each of these layers, given in order of computation: 0, 1, ...; an inception module is one."""
-    return pd.factorize(layers.str.replace(r"^(inception_..)_.*", r"\1", regex=True))[0]
+    return Verdict(judged | {"layers": as_table(layers)})
 
 
 def _trend(depth: np.ndarray, values: pd.Series) -> dict[str, float]:
     varied = min(len(np.unique(depth)), values.nunique()) > 1
     rho, p = stats.spearmanr(depth, values) if varied else (np.nan, np.nan)
     return {"rank correlation": float(rho), "p": float(p)}
-
-
-def _black(filters: pd.DataFrame) -> dict[str, Any]:
-    never = evaluation.wilson(filters["never"].sum(), len(filters))
-    counts = {"filters": len(filters), "black maps": filters["black"].mean(), "never fire": int(filters["never"].sum())}
-    zeros = {"APoZ": filters["apoz"].mean(), "APoZ on grain": filters["apoz_grain"].mean()}
-    return counts | {"share": never.value, "low": never.low, "high": never.high} | zeros
 
 
 def dead_training() -> Verdict:
@@ -134,7 +116,7 @@ def dead_training() -> Verdict:
     nothing = as_table([{"verdict": UNMEASURED}])
     trainings = dead.read().get("experiment")
     if trainings is None:
-        return Verdict("C2", dict.fromkeys(("chance", "mechanism", "consequence", "likelier"), nothing))
+        return Verdict(dict.fromkeys(("chance", "mechanism", "consequence", "likelier"), nothing))
     table = dead.frequency(trainings)
     some = table.loc[table["stuck"] > 0, ["condition", "stuck", "dead"]]
     zero = trainings[trainings["stuck"]].groupby("condition")["zero features"].median()
@@ -151,7 +133,7 @@ def dead_training() -> Verdict:
     verdict = HOLDS if at.all() else IN_PART if at.any() else FAILS
     consequence = as_table([figures | {"verdict": verdict}]) if len(zeroed) else nothing
     parts = {"chance": table, "mechanism": some if len(some) else nothing, "consequence": consequence}
-    return Verdict("C2", parts | {"likelier": nothing})
+    return Verdict(parts | {"likelier": nothing})
 
 
 def kept_accuracy() -> Verdict:
@@ -171,20 +153,12 @@ def kept_accuracy() -> Verdict:
 
     saved = []
     for heavier, lighter in PAIRS:
-        before, after = _weights(heavier), _weights(lighter)
-        shares = {f"{name} saved, %": 100 * (1 - after[name] / before[name]) for name in ("parameters", "FLOPs")}
-        part = (before["convolutions"] - after["convolutions"]) / (before["parameters"] - after["parameters"])
-        saved.append({"heavier": heavier, "lighter": lighter} | shares | {"of it convolutions": part})
-    return Verdict("C3", {"validation": _compared(validation), "clean": _compared(clean), "saved": as_table(saved)})
-
-
-@cache
-def _weights(name: str) -> dict[str, int]:
-    from riceutils import flops, models
-
-    report = flops.count(models.build(name))
-    layers = report.by_layer.groupby("type")["parameters"].sum()
-    return {"parameters": layers.sum(), "FLOPs": report.total, "convolutions": layers["Conv2D"]}
+        before, after = (ledger.static(name) for name in (heavier, lighter))
+        shares = {f"{name} saved, %": 100 * (1 - after[name].value / before[name].value) for name in SAVED}
+        less = designs.balance([heavier, lighter])[["parameters", "in convolutions"]].diff().iloc[1]
+        row = {"heavier": heavier, "lighter": lighter} | shares
+        saved.append(row | {"of it convolutions": less["in convolutions"] / less["parameters"]})
+    return Verdict({"validation": _compared(validation), "clean": _compared(clean), "saved": as_table(saved)})
 
 
 def generalisation() -> Verdict:
@@ -214,7 +188,7 @@ def generalisation() -> Verdict:
         if (plain.spec.seed, plain.spec.data) == (run.spec.seed, run.spec.data)
     ]
     parts = {"perturbed": _compared(perturbed), "corruptions": _compared(corruptions)}
-    return Verdict("C4", parts | {"augmentation": as_table(gains)})
+    return Verdict(parts | {"augmentation": as_table(gains)})
 
 
 def filters_and_accuracy() -> Verdict:
@@ -238,18 +212,18 @@ def filters_and_accuracy() -> Verdict:
             row |= {"lighter": best, "its filters": int(fewer["filters"][best])} | figures
             row |= kept(figures["low"], figures["high"])
         enough += [row] if len(fewer) else []
-    tables = [as_table(rows) for rows in (correlation, enough)]
-    tables = [rows[[*rows.columns.drop("verdict"), "verdict"]] for rows in tables]
-    return Verdict("C5", dict(zip(("correlation", "enough"), tables, strict=True)))
+    parts = {"correlation": as_table(correlation), "enough": as_table(enough)}
+    return Verdict({name: rows[[*rows.columns.drop("verdict"), "verdict"]] for name, rows in parts.items()})
 
 
 def final_model() -> Verdict:
     """C6: the Final Model balances both: it reaches its published accuracy, and no other measured model is as light
     and as accurate on perturbed images (the published front beside ours is not judged)."""
-    printed, table = float(_models()["published"]["final"]), _models()
+    table = _models()
+    printed = float(table["published"]["final"])
     figure, front = [], []
     for run in counted("final"):
-        own = ledger.measured(run)["perturbed accuracy"]
+        own = run.accuracy("perturbed")
         row = {"model": "final", "seed": run.spec.seed, "published": printed, "accuracy": own.value}
         verdict = HOLDS if own.high >= printed else FAILS
         figure.append(row | {"low": own.low, "high": own.high, "verdict": verdict})
@@ -260,7 +234,7 @@ def final_model() -> Verdict:
         known = UNMEASURED if "final" not in points.index else HOLDS if "final" in best else FAILS
         front.append(row | {"front": ", ".join(best), "verdict": known if source == "reference" else ""})
     absent = [{"model": "final", "verdict": UNMEASURED}]
-    return Verdict("C6", {"figure": as_table(figure or absent), "front": as_table(front)})
+    return Verdict({"figure": as_table(figure or absent), "front": as_table(front)})
 
 
 CLAIMS: dict[str, Callable[[], Verdict]] = {

@@ -17,6 +17,7 @@ from matplotlib.transforms import Bbox
 
 from riceutils import ledger
 from riceutils.plots import PALETTE, Chart, figure
+from riceutils.runs import Run
 
 BASELINE = "QDA"
 LOOKS = {  # of a source: colour, marker, face
@@ -64,8 +65,7 @@ def accuracies(overview: pd.DataFrame, without: Sequence[str] = ()) -> Chart:
         for share in baseline[baseline["images"] == which]["accuracy"]:
             axis.axvline(share, color="0.4", linewidth=1, linestyle="--", label="no CNN (QDA)")
         axis.set_title(f"{which} test images", fontsize=10)
-        axis.set(xlabel="accuracy", yticks=range(len(models)))
-        axis.set_yticklabels(models)
+        axis.set(xlabel="accuracy", yticks=range(len(models)), yticklabels=models)
     axes[0, 0].invert_yaxis()
     handles, labels = axes[0, 1].get_legend_handles_labels()
     canvas.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
@@ -159,8 +159,12 @@ def efficiency(overview: pd.DataFrame, without: Sequence[str] = ()) -> Chart:
         values = means[source].reindex(models)
         bars = axis.barh(y, values, height * 0.9, color=LOOKS[source][0], label=source)
         axis.bar_label(bars, [f"{value:.3g}" if value > 0 else "" for value in values], padding=3, fontsize=8)
-    axis.set(xscale="log", xlabel="perturbed accuracy per TFLOPs of 7,500 images (log)", yticks=range(len(models)))
-    axis.set_yticklabels(models)
+    axis.set(
+        xscale="log",
+        xlabel="perturbed accuracy per TFLOPs of 7,500 images (log)",
+        yticks=range(len(models)),
+        yticklabels=models,
+    )
     axis.margins(x=0.08)
     axis.invert_yaxis()
     canvas.legend(loc="outside lower center", ncols=4, fontsize=8)
@@ -168,14 +172,17 @@ def efficiency(overview: pd.DataFrame, without: Sequence[str] = ()) -> Chart:
     return canvas, table[columns].sort_values("accuracy per TFLOPs", ascending=False, ignore_index=True)
 
 
-def generalisations(tables: Mapping[str, pd.DataFrame]) -> Chart:
-    """Heat map of several models' :func:`riceutils.generalisation.measure`: accuracies in %.
+def generalisations(found: Mapping[str, Run]) -> Chart | None:
+    """Heat map of the accuracies, in %, of those runs that were measured under each disturbance; None without any.
 
     Columns: clean, flip, each part of the perturbation at ``HEAT`` times its factor, each corruption over its three
     severities together.
     """
     import seaborn as sns
 
+    tables = {name: table for name, run in found.items() if (table := run.generalisation) is not None}
+    if not tables:
+        return None
     rows = {}
     for model, table in tables.items():
         kept = table[(table["kind"] != "perturbation") | table["strength"].isin(HEAT)]

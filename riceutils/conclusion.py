@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from riceutils import claims, files, ledger, page, runs, verdicts
 
@@ -36,10 +35,10 @@ def recommend(baseline: pd.DataFrame | None = None) -> pd.DataFrame:
             "parameters": run.record["parameters"],
             "bytes": 4 * run.record["parameters"],
             "FLOPs": int(ledger.static(run.spec.model)["FLOPs"].value),
-            "clean accuracy": run.record["metrics"]["clean"]["value"],
-            "perturbed accuracy": run.record["metrics"]["perturbed"]["value"],
+            "clean accuracy": run.accuracy().value,
+            "perturbed accuracy": run.accuracy("perturbed").value,
         }
-        for run in (*claims.counted(), *claims.counted(augmented=True))
+        for run in (*runs.counted(), *runs.counted(augmented=True))
     ]
     shared = {"seeds": "sum", "parameters": "first", "bytes": "first", "FLOPs": "first"}
     means = {"clean accuracy": "mean", "perturbed accuracy": "mean"}
@@ -58,7 +57,7 @@ def recommend(baseline: pd.DataFrame | None = None) -> pd.DataFrame:
 
 @cache
 def _texts() -> dict[str, Any]:
-    return yaml.safe_load((files.RESOURCES / "claims.yml").read_text(encoding="utf-8"))
+    return files.read_yaml(files.RESOURCES / "claims.yml")
 
 
 def overview() -> None:

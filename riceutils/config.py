@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from riceutils import files
 
@@ -18,39 +17,44 @@ class ParameterError(ValueError):
     """A parameter's name, type or value is wrong; the message names it and says what is allowed."""
 
 
-def _counts(value: Any) -> Any:
-    """One number stands for that many images in all, a tenth of them for validation and a tenth for test."""
-    return list(value) if isinstance(value, tuple) else value
-
-
+# The types of parameters that several kinds of chapters have; a kind adds its default.
 SOURCES = "synthetic (or rice), kaggle, digits, mnist, cifar10, cifar100_coarse, an .npz file, a folder or a zip"
-WEIGHTS = "of the pretrained network: imagenet, hed, none, a file, or auto"
-Strictly = ConfigDict(extra="forbid", strict=True, frozen=True)
+Images = Annotated[str, Field(min_length=1, description=SOURCES)]
+Sides = Annotated[list[Annotated[int, Field(ge=1, le=100_000)]], Field(strict=False, min_length=3, max_length=3)]
+Counts = Annotated[
+    Sides | Annotated[int, Field(ge=3, le=100_000)],
+    Field(description="train, validation, test; or one number for all three"),
+]
+Epochs = Annotated[int, Field(ge=1, le=1000, description="epoch limit; training may end sooner")]
+Batch = Annotated[int, Field(ge=1, le=4096, description="images per training step")]
+Rate = Annotated[float, Field(gt=0, le=1, description="of Adam")]
+Initializer = Annotated[
+    Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal"],
+    Field(description="of the kernels, by its name in Keras"),
+]
+Weights = Annotated[
+    str, Field(min_length=1, description="of the pretrained network: imagenet, hed, none, a file, or auto")
+]
+Slimmable = Literal["cnn", "cnn_light", "googlenet_light", "vgg_custom", "final"]
 
 
 class DataParameters(BaseModel):
     """Which images, how many and how large."""
 
-    model_config = Strictly
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    data: str = Field("synthetic", min_length=1, description=SOURCES)
+    data: Images = "synthetic"
     image_size: int = Field(64, ge=16, le=512, description="side of the square images in pixels")
-    images_per_class: Annotated[
-        list[Annotated[int, Field(ge=1, le=100_000)]] | Annotated[int, Field(ge=3, le=100_000)],
-        BeforeValidator(_counts),
-    ] = Field([200, 50, 100], description="train, validation, test; or one number for all three")
+    images_per_class: Counts = [200, 50, 100]
     skip_unreadable: bool = Field(False, description="leave unreadable files out instead of stopping")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="draws the weights and the order of training")
-
-
-Initializer = Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal"]
 
 
 class ProtocolParameters(DataParameters):
     """What all trainings of a build share; the published protocol leaves batch size, patience and epochs open."""
 
-    epochs: int = Field(12, ge=1, le=1000, description="epoch limit; training may end sooner")
-    batch_size: int = Field(32, ge=1, le=4096, description="images per training step")
+    epochs: Epochs = 12
+    batch_size: Batch = 32
     patience: int = Field(5, ge=1, le=1000, description="epochs without a better validation loss before stopping")
     time_limit: int = Field(0, ge=0, le=100_000, description="minutes of training, checked after each epoch; 0: none")
 
@@ -58,8 +62,8 @@ class ProtocolParameters(DataParameters):
 class TrainingParameters(ProtocolParameters):
     """How one model is trained."""
 
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="of Adam")
-    initializer: Initializer = Field("glorot_uniform", description="of the kernels, by its name in Keras")
+    learning_rate: Rate = 1e-3
+    initializer: Initializer = "glorot_uniform"
     augment: bool = Field(False, description="train on perturbed images; the published models were not")
     retries: int = Field(0, ge=0, le=20, description="further seeds to try when a training turns out dead")
     probe_images: int = Field(50, ge=5, le=100_000, description="test images for the single perturbations; at most")
@@ -69,14 +73,14 @@ class TrainingParameters(ProtocolParameters):
 class GoogLeNetParameters(TrainingParameters):
     """Deviates from the protocol, or training is dead at small size: see the chapter on dead training."""
 
-    learning_rate: float = Field(3e-4, gt=0, le=1, description="of Adam")
-    initializer: Initializer = Field("he_normal", description="of the kernels, by its name in Keras")
+    learning_rate: Rate = 3e-4
+    initializer: Initializer = "he_normal"
 
 
 class PretrainedParameters(TrainingParameters):
     """Of the models that stand on VGG16's trunk."""
 
-    weights: str = Field("auto", min_length=1, description=WEIGHTS)
+    weights: Weights = "auto"
     preprocessing: Literal["auto", "rgb", "caffe"] = Field(
         "auto", description="rgb: divided by 255; caffe: BGR minus the mean; auto: what the weights expect"
     )
@@ -93,33 +97,27 @@ class ComparisonParameters(ProtocolParameters):
 class DeadParameters(DataParameters):
     """Of the chapter that lets training die."""
 
-    epochs: int = Field(2, ge=1, le=1000, description="epoch limit; training may end sooner")
-    batch_size: int = Field(32, ge=1, le=4096, description="images per training step")
+    epochs: Epochs = 2
+    batch_size: Batch = 32
     initialisations: int = Field(3, ge=1, le=1000, description="seeds that each condition is tried with")
 
 
 class BackgroundParameters(ProtocolParameters):
     """Of the chapters on the architectures that the study stands on: small pictures, few epochs."""
 
-    data: str = Field("digits", min_length=1, description=SOURCES)
+    data: Images = "digits"
     image_size: int = Field(32, ge=8, le=512, description="side of the square images in pixels")
-    images_per_class: Annotated[
-        list[Annotated[int, Field(ge=1, le=100_000)]] | Annotated[int, Field(ge=3, le=100_000)],
-        BeforeValidator(_counts),
-    ] = Field([60, 20, 40], description="train, validation, test; or one number for all three")
-    epochs: int = Field(4, ge=1, le=1000, description="epoch limit; training may end sooner")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="of Adam")
+    images_per_class: Counts = [60, 20, 40]
+    epochs: Epochs = 4
+    learning_rate: Rate = 1e-3
 
 
 class TransferParameters(BackgroundParameters):
     """Of the chapter on transfer learning."""
 
-    data: str = Field("synthetic", min_length=1, description=SOURCES)
+    data: Images = "synthetic"
     backbone: Literal["vgg16", "resnet50", "mobilenetv3"] = Field("vgg16", description="network that is transferred")
-    weights: str = Field("auto", min_length=1, description=WEIGHTS)
-
-
-Slimmable = Literal["cnn", "cnn_light", "googlenet_light", "vgg_custom", "final"]
+    weights: Weights = "auto"
 
 
 class FilterParameters(ProtocolParameters):
@@ -140,7 +138,7 @@ class SlimmingParameters(FilterParameters):
 class LightestParameters(DataParameters):
     """Of the chapter on the lightest network."""
 
-    epochs: int = Field(8, ge=1, le=1000, description="epoch limit; training may end sooner")
+    epochs: Epochs = 8
     copies: int = Field(2, ge=0, le=100, description="perturbed copies of each training image")
     candidates: int = Field(4, ge=1, le=1000, description="networks of the grid that are trained, evenly chosen")
 
@@ -199,24 +197,23 @@ def check(chapter: str, values: Mapping[str, Any]) -> Any:
     Raises ``ParameterError`` with one sentence naming the first parameter that is unknown, of a wrong type or out
     of range.
     """
-    if chapter not in CHAPTERS:
-        raise ParameterError(f"Unknown chapter {chapter!r}. Chapters: {', '.join(CHAPTERS)}.")
-    declared = CHAPTERS[chapter]
+    declared = _declared(chapter)
     try:
         parameters = declared(**values)
     except ValidationError as error:
         raise ParameterError(_sentence(chapter, declared, error)) from None
-    if isinstance(parameters.images_per_class, list) and len(parameters.images_per_class) != 3:
-        raise ParameterError(
-            f"{chapter}: images_per_class is {parameters.images_per_class}; "
-            "expected train, validation, test, or one number."
-        )
     if isinstance(parameters, ComparisonParameters):
         for model in parameters.overrides:
             if model not in STUDY:
                 raise ParameterError(f"{chapter}: overrides names {model!r}. Models: {', '.join(STUDY)}.")
             of_model(model, parameters)
     return parameters
+
+
+def _declared(chapter: str) -> type[DataParameters]:
+    if chapter not in CHAPTERS:
+        raise ParameterError(f"Unknown chapter {chapter!r}. Chapters: {', '.join(CHAPTERS)}.")
+    return CHAPTERS[chapter]
 
 
 def _sentence(chapter: str, declared: type[BaseModel], error: ValidationError) -> str:
@@ -252,7 +249,7 @@ def profile(name: str) -> dict[str, Any]:
     if not path.is_file():
         known = ", ".join(sorted(found.stem for found in PROFILES.glob("*.yml")))
         raise ParameterError(f"Unknown profile {name!r}. Profiles: {known}.")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return files.read_yaml(path)
 
 
 def chapter_parameters(profile_name: str, chapter: str, data: str | None = None) -> dict[str, Any]:
@@ -261,13 +258,11 @@ def chapter_parameters(profile_name: str, chapter: str, data: str | None = None)
     A profile's ``parameters`` are those of the study's chapters, its ``background`` those of the others; ``data``
     leaves the images of the latter alone.
     """
-    settings = profile(profile_name)
-    fields = CHAPTERS[chapter].model_fields if chapter in CHAPTERS else {}
-    background = chapter in CHAPTERS and issubclass(CHAPTERS[chapter], BackgroundParameters)
+    settings, declared = profile(profile_name), _declared(chapter)
+    background, fields = issubclass(declared, BackgroundParameters), declared.model_fields
     data = None if background else data
-    values = {
-        k: v for k, v in (settings.get("background" if background else "parameters") or {}).items() if k in fields
-    }
+    shared = settings.get("background" if background else "parameters") or {}
+    values = {name: value for name, value in shared.items() if name in fields}
     own = settings.get("chapters") or {}
     values |= own.get(chapter) or {}
     if "overrides" in fields:
@@ -282,24 +277,11 @@ def chapter_parameters(profile_name: str, chapter: str, data: str | None = None)
     return check(chapter, values).model_dump()
 
 
-def listing(chapter: str) -> str:
-    """A line per parameter of ``chapter``: name, type, default, range and meaning."""
-    schema = CHAPTERS[chapter].model_json_schema()["properties"]
-    lines = []
-    for name, entry in schema.items():
-        low, high = entry.get("minimum", entry.get("exclusiveMinimum")), entry.get("maximum")
-        bounds = f", {low} to {high}" if high is not None else ""
-        kind = entry.get("type", "list of 3 or integer")
-        lines.append(f"  {name} ({kind}{bounds}; default {entry['default']!r}): {entry['description']}")
-    return "\n".join(lines)
-
-
 def of_model(model: str, parameters: ProtocolParameters) -> TrainingParameters:
     """The parameters of a study ``model``'s own chapter that go with those of another: shared ones carry over."""
-    chapter = CHAPTER_OF[model]
     shared = parameters.model_dump(include=set(ProtocolParameters.model_fields))
     overrides = parameters.overrides if isinstance(parameters, ComparisonParameters) else {}
-    return check(chapter, shared | overrides.get(model, {}))
+    return check(CHAPTER_OF[model], shared | overrides.get(model, {}))
 
 
 def training_parameters(profile_name: str, model: str, data: str | None = None) -> TrainingParameters:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
+from riceutils import perturb
+
 SEVERITIES = (1, 2, 3)
 LEVELS = {  # of severities 1, 2, 3
     "blur": (0.01, 0.02, 0.03),  # standard deviation of the Gaussian kernel, share of the image's side
@@ -35,8 +37,7 @@ def apply(images: np.ndarray, name: str, severity: int, first_index: int = 0, se
     ``first_index`` is the index of ``images[0]``: a set corrupted in pieces equals the set corrupted at once.
     Raises ``ValueError`` naming an unknown corruption or severity, or another dtype or shape.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(f"Expected uint8 images of shape (N, H, W, 3), got {images.dtype} {images.shape}.")
+    perturb.check(images)
     if name not in LEVELS:
         raise ValueError(f"Unknown corruption {name!r}. Known corruptions: {', '.join(NAMES)}.")
     if severity not in SEVERITIES:

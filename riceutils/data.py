@@ -24,6 +24,11 @@ DECODING = "pil-bilinear-antialias-1"  # part of the fingerprint: name it anew w
 IN_MEMORY = 1 << 30  # bytes; larger sets stay on disk, memory-mapped
 
 
+def inputs(images: np.ndarray, preprocessing: str) -> np.ndarray:
+    """What a network takes: preprocessed images, or features as they are."""
+    return pretrained.preprocess(images, preprocessing) if images.dtype == np.uint8 else images.astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Split:
     """One side of the data: ``images`` uint8 (N, size, size, 3), or features of them, float16, which no
@@ -36,6 +41,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def evenly(self, images: int) -> np.ndarray:
+        """Indices of at most so many images, evenly from all classes, which lie one behind the other."""
+        return np.linspace(0, len(self) - 1, min(images, len(self))).astype(int)
+
+    def arrays(self, rows: np.ndarray, preprocessing: str = "rgb") -> tuple[np.ndarray, np.ndarray]:
+        """What a network takes for some rows, preprocessed images or features as they are, and one-hot labels."""
+        return inputs(self.images[rows], preprocessing), np.eye(len(self.classes), dtype=np.float32)[self.labels[rows]]
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """The order of the images in ``epoch`` (0-based), a function of ``(seed, epoch)`` only."""
@@ -130,7 +143,6 @@ def load(
     seed: int = 0,
     *,
     skip_unreadable: bool = False,
-    progress: bool = True,
 ) -> Splits:
     """Load images, split and decoded once.
 
@@ -148,13 +160,13 @@ def load(
         opened = arrays.open_source(source, image_size)
     else:
         opened = open_source("synthetic" if source == "rice" else source, images_per_class=wanted, seed=seed)
-    table = manifest(opened, skip_unreadable=skip_unreadable, progress=progress)
+    table = manifest(opened, skip_unreadable=skip_unreadable)
     table["split"] = split(table, counts, seed, opened.test)
     used = {side: table[table["split"] == side] for side in SIDES}
     chosen = pd.concat(used.values())
     content = [image_size, DECODING, chosen[["class", "sha256", "split"]].values.tolist()]
     fingerprint = files.digest(content)
-    pixels = _pixels(opened, chosen["file"].tolist(), image_size, fingerprint, progress)
+    pixels = _pixels(opened, chosen["file"].tolist(), image_size, fingerprint)
     classes = opened.classes
     sides, start = {}, 0
     for side, rows in used.items():
@@ -237,21 +249,21 @@ def _targets(label: str, available: int, own: int, counts: int | Sequence[int] |
     return targets
 
 
-def _pixels(source: Source, names: list[str], size: int, fingerprint: str, progress: bool) -> np.ndarray:
+def _pixels(source: Source, names: list[str], size: int, fingerprint: str) -> np.ndarray:
     """uint8 (N, size, size, 3), decoded once into the cache folder; memory-mapped when over ``IN_MEMORY``."""
     target = files.home() / "images" / f"{fingerprint}.npy"
     with files.once(target) as missing:
         if missing:
-            _decode_all(source, names, size, target, progress)
+            _decode_all(source, names, size, target)
     return np.load(target, mmap_mode="r" if target.stat().st_size > IN_MEMORY else None)
 
 
-def _decode_all(source: Source, names: list[str], size: int, target: Path, progress: bool) -> None:
+def _decode_all(source: Source, names: list[str], size: int, target: Path) -> None:
     with files.replacing(target) as temporary:
         array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(names), size, size, 3))
 
         def store(row: int) -> None:
             array[row] = decode(source.read(names[row]), names[row], size)
 
-        parallel(store, range(len(names)), "Decoding", progress)
+        parallel(store, range(len(names)), "Decoding")
         array.flush()

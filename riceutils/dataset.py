@@ -8,13 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from riceutils import audit, baseline, config, evaluation, files, shortcuts, study, training
+from riceutils import audit, baseline, config, evaluation, files, shortcuts, study, subjects, training
 from riceutils.config import TrainingParameters
 from riceutils.data import Splits
 
 REFERENCE = files.PACKAGE / "results" / "dataset"
 VERSION = 2  # raise by hand when a measurement changes meaning
-TABLES = ("classes", "duplicates", "populations", "order", "shortcut", "baseline")
 CROSS_MODEL = "final"  # the Study's lightest, trained on one kind of images and tested on the other
 PER_CLASS = 400  # files of each class that are measured at their own size, unless all are asked for
 
@@ -53,7 +52,7 @@ def _features(splits: Splits, per_class: int | None) -> pd.DataFrame:
 
 
 def _yardstick(splits: Splits) -> pd.DataFrame:
-    measured = baseline.measure(splits, training.perturbed_test(splits), progress=True)
+    measured = baseline.measure(splits, subjects.perturbed_test(splits))
     rows = [{"images": which, **vars(interval)} for which, interval in measured["accuracy"].items()]
     table = pd.DataFrame(rows).rename(columns={"value": "accuracy"}).set_index("images")
     return table.assign(seconds=measured["seconds_per_image"])
@@ -131,9 +130,9 @@ def cross(real: Splits, synthetic: Splits, model: str, parameters: TrainingParam
     return pd.DataFrame(rows, columns=names).set_index("trained on")
 
 
-def everything(source: str) -> dict[str, pd.DataFrame]:
-    """All reference measurements of a source of real images; see :func:`measurements` and :func:`cross`."""
+def reference(source: str) -> None:
+    """Measure real images and commit the tables: :func:`measurements` of all files, and :func:`cross`. Half an hour."""
     tables = measurements(study.reference(source), per_class=None)
     small = config.training_parameters("cross", CROSS_MODEL, source)
     synthetic = study.load(small.model_copy(update={"data": "synthetic"}))
-    return tables | {"cross": cross(study.load(small), synthetic, CROSS_MODEL, small)}
+    write(tables | {"cross": cross(study.load(small), synthetic, CROSS_MODEL, small)}, REFERENCE)

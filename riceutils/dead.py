@@ -114,15 +114,10 @@ class _Watch(keras.callbacks.Callback):
         self.model.stop_training = over or self.state in ("alive", "diverged")
 
 
-def _arrays(split: Split, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    onehot = np.eye(len(split.classes), dtype=np.float32)[split.labels[rows]]
-    return split.images[rows].astype(np.float32) / 255.0, onehot
-
-
 def probes(split: Split) -> tuple[np.ndarray, np.ndarray]:
     """The first ``PROBES`` images of each class: float32 (N, H, W, 3) in [0, 1], one-hot labels (N, classes)."""
     kinds = range(len(split.classes))
-    return _arrays(split, np.concatenate([np.flatnonzero(split.labels == kind)[:PROBES] for kind in kinds]))
+    return split.arrays(np.concatenate([np.flatnonzero(split.labels == kind)[:PROBES] for kind in kinds]))
 
 
 def experiment(
@@ -134,7 +129,6 @@ def experiment(
     batch_size: int = 32,
     images: int | None = None,
     model: str = "googlenet",
-    progress: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train ``model`` under every condition with every seed: (a row per training, the layers of a few of them).
 
@@ -155,16 +149,16 @@ def experiment(
         raise ValueError(f"images is {images}; it must be {len(splits.classes)} to {len(splits.train)}.")
     key = files.digest([VERSION, splits.fingerprint, model, epochs, batch_size, images])
     target, layers = (files.home() / "dead" / f"{key}{part}.csv" for part in ("", "-layers"))
-    train = _arrays(splits.train, np.linspace(0, len(splits.train) - 1, images).astype(int))
+    train = splits.train.arrays(splits.train.evenly(images))
     checked = max(len(splits.classes), len(splits.validation) * images // len(splits.train))
-    validation = _arrays(splits.validation, np.linspace(0, len(splits.validation) - 1, checked).astype(int))
+    validation = splits.validation.arrays(splits.validation.evenly(checked))
     probe, shape = probes(splits.validation), (splits.image_size, splits.image_size, 3)
     trials: dict[tuple[bool, int], _Trial] = {}
     wanted = [(condition, seed) for seed in seeds for condition in conditions]
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{key}.lock")):
         done = {(row["condition"], row["seed"]) for row in files.read_rows(target)}
-        for condition, seed in tqdm(wanted, desc="Training", disable=not progress, mininterval=1):
+        for condition, seed in tqdm(wanted, desc="Training", mininterval=1):
             if (condition.name, seed) in done:
                 continue
             kind = (condition.normalised, condition.warm_up)

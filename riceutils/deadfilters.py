@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from riceutils import activations, claims, data, evaluation, files, generalisation, grains, runs, study
+from riceutils import activations, data, evaluation, files, generalisation, grains, runs, study
 from riceutils.data import Splits
 from riceutils.models import pretrained
 from riceutils.runs import Run
@@ -25,14 +25,15 @@ TABLES = ("looks", "growth", "stability")
 DARK, FEW = 0.1, 0.01  # of white; of the pixels
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # images of a probe set
 ORDERS = 50  # random orders in which images join it
+ALIKE = 0.95  # correlation from which on two filters do the same
 IMAGES = 600  # of each probe set
 
 
 def filters(run: Run, images: np.ndarray) -> pd.DataFrame:
     """The run's own table of filters; measured on uint8 ``images`` where it was made before it told all of that."""
-    table = run.filters
-    known = "redundancy" in table
-    return table if known else activations.measure(run.model(), images, run.spec.preprocessing)
+    if "redundancy" in run.filters:
+        return run.filters
+    return activations.measure(run.model(), images, run.spec.preprocessing)
 
 
 def census(counted: Sequence[Run]) -> pd.DataFrame:
@@ -40,27 +41,11 @@ def census(counted: Sequence[Run]) -> pd.DataFrame:
     the latter's share with Wilson's 95 % interval, black maps (mean share of the images), APoZ, APoZ on grain."""
     rows = []
     for run in counted:
-        filters = run.filters
-        depth = claims.depths(filters["layer"]) / max(1, claims.depths(filters["layer"]).max())
-        for name, own in filters.assign(depth=depth).groupby("layer", sort=False):
-            never = int((own["fires"] == 0).sum())
-            share = evaluation.wilson(never, len(own))
-            rows.append(
-                {
-                    "model": run.spec.model,
-                    "seed": run.spec.seed,
-                    "layer": name,
-                    "depth": own["depth"].iloc[0],
-                    "filters": len(own),
-                    "never fire": never,
-                    "share": share.value,
-                    "low": share.low,
-                    "high": share.high,
-                    "black maps": 1 - own["fires"].mean(),
-                    "APoZ": own["apoz"].mean(),
-                    "APoZ on grain": own["apoz_grain"].mean(),
-                }
-            )
+        depth = activations.depths(run.filters["layer"])
+        filters = run.filters.assign(depth=depth / max(1, depth.max()))
+        for name, own in filters.groupby("layer", sort=False):
+            place = {"model": run.spec.model, "seed": run.spec.seed, "layer": name, "depth": own["depth"].iloc[0]}
+            rows.append(place | activations.black(own))
     return pd.DataFrame(rows)
 
 
@@ -69,13 +54,11 @@ def totals(counted: Sequence[Run]) -> pd.DataFrame:
     images at most, in 95 % of cases, such a filter fires on although it did on none of the probe set."""
     rows = []
     for run in counted:
-        never, total = int((run.filters["fires"] == 0).sum()), len(run.filters)
-        share = evaluation.wilson(never, total)
-        images = run.record["data"]["images"]["test"]
+        found, images = activations.black(run.filters), run.record["data"]["images"]["test"]
+        own = {"model": run.spec.model, "seed": run.spec.seed}
+        own |= {name: found[name] for name in ("filters", "never fire", "share", "low", "high")}
         limit = 1 - 0.05 ** (1 / images)  # the exact upper bound for none of so many, 3/n in short
-        found = {"share": share.value, "low": share.low, "high": share.high, "images": images}
-        own = {"model": run.spec.model, "seed": run.spec.seed, "filters": total, "never fire": never}
-        rows.append(own | found | {"fires on at most": limit})
+        rows.append(own | {"images": images, "fires on at most": limit})
     return pd.DataFrame(rows)
 
 
@@ -122,13 +105,13 @@ def impressions(table: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
-def growth(run: Run, images: np.ndarray, seed: int = 0) -> pd.DataFrame:
+def growth(run: Run, images: np.ndarray) -> pd.DataFrame:
     """How many filters never fire on the first n images, n in ``SIZES`` and all: over ``ORDERS`` random orders.
 
     A row per n: model, filters, images, never fire (mean), low, high (2.5th and 97.5th percentile of the orders).
     """
-    fires = np.concatenate(list(activations.firing(run.model(), images, run.spec.preprocessing).values()), axis=1)
-    rng = np.random.default_rng(seed)
+    fires = activations.firing(run.model(), images, run.spec.preprocessing)
+    rng = np.random.default_rng(0)
     counts: dict[int, list[int]] = {n: [] for n in (*(n for n in SIZES if n < len(images)), len(images))}
     for _ in range(ORDERS):
         so_far = np.maximum.accumulate(fires[rng.permutation(len(images))], axis=0)
@@ -157,7 +140,7 @@ def probes(splits: Splits) -> dict[str, np.ndarray]:
     sets = {"test": splits.test.images[rows], "validation": splits.validation.images[others]}
     sets["perturbed"] = perturbed_test(splits)[rows]
     if splits.kind == "real":
-        drawn = data.load("synthetic", splits.image_size, [1, 1, IMAGES // len(grains.VARIETIES)], progress=False)
+        drawn = data.load("synthetic", splits.image_size, [1, 1, IMAGES // len(grains.VARIETIES)])
         sets["synthetic"] = drawn.test.images
     return sets
 
@@ -206,15 +189,15 @@ def over_seeds(counted: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "layer", "filters", "seeds", *names])
 
 
-def twins(counted: Sequence[Run], limit: float = 0.95) -> pd.DataFrame:
-    """A row per run with the measure: filters that fire, and how many correlate above ``limit`` with another."""
+def twins(counted: Sequence[Run]) -> pd.DataFrame:
+    """A row per run with the measure: filters that fire, and how many correlate above ``ALIKE`` with another."""
     rows = []
     for run in counted:
         if "redundancy" in run.filters:
             alive = run.filters[run.filters["fires"] > 0]
-            share = evaluation.wilson(int((alive["redundancy"] > limit).sum()), len(alive))
+            share = evaluation.wilson(int((alive["redundancy"] > ALIKE).sum()), len(alive))
             own = {"model": run.spec.model, "seed": run.spec.seed, "filters that fire": len(alive)}
-            rows.append(own | {f"correlated above {limit:g}": share.value, "low": share.low, "high": share.high})
+            rows.append(own | {f"correlated above {ALIKE:g}": share.value, "low": share.low, "high": share.high})
     return pd.DataFrame(rows)
 
 
@@ -226,7 +209,7 @@ def reference(source: str) -> None:
     """
     splits = study.reference(source)
     sets, examples = probes(splits), splits.test.images[:: max(1, len(splits.test) // 25)]
-    kept = [run for run in claims.counted() if run.spec.standard]
+    kept = runs.counted()
     made = files.read_tables(RESULTS)
     made = {name: table[table["run"].isin([run.spec.key for run in kept])] for name, table in made.items()}
     for committed in kept:

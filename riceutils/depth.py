@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from riceutils import background, charts, page, training
 from riceutils.data import Splits
-from riceutils.models import pretrained
 from riceutils.plots import PALETTE, Chart, figure
 from riceutils.runs import Run
 
@@ -46,13 +45,12 @@ def along(model: keras.Model, inputs: np.ndarray, onehot: np.ndarray) -> pd.Data
 
 def measure(runs: Mapping[str, Run], splits: Splits) -> pd.DataFrame:
     """:func:`along` of runs by name, on training images: ``training, moment`` (start or end), and its columns."""
-    rows = np.linspace(0, len(splits.train) - 1, min(IMAGES, len(splits.train))).astype(int)
-    onehot = keras.utils.to_categorical(splits.train.labels[rows], len(splits.classes))
+    rows = splits.train.evenly(IMAGES)
     tables = []
     for name, run in runs.items():
-        inputs = pretrained.preprocess(splits.train.images[rows], run.spec.preprocessing)
+        probe = splits.train.arrays(rows, run.spec.preprocessing)
         for moment, model in (("start", training.new_model(run.spec)), ("end", run.model())):
-            tables.append(along(model, inputs, onehot).assign(training=name, moment=moment))
+            tables.append(along(model, *probe).assign(training=name, moment=moment))
     return pd.concat(tables, ignore_index=True)[["training", "moment", "layer", "number", "gradient", "variance"]]
 
 
@@ -91,7 +89,7 @@ def results(groups: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     rows = []
     for name, runs in groups.items():
         last = pd.DataFrame([run.history.iloc[-1] for run in runs]).mean()
-        clean = float(np.mean([run.record["metrics"]["clean"]["value"] for run in runs]))
+        clean = float(np.mean([run.accuracy().value for run in runs]))
         own = (runs[0].record["parameters"], len(runs), int(last["epoch"]), last["loss"], last["accuracy"], clean)
         rows.append((name, *own))
     names = ["training", "parameters", "seeds", "epochs", "training loss", "training accuracy", "clean accuracy"]

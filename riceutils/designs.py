@@ -78,11 +78,11 @@ def growth(model: keras.Model) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "number", "receptive field"])
 
 
-def sides(cases: Iterable[tuple[int, str]], kernel: int = 11, stride: int = 4) -> pd.DataFrame:
-    """Side of the map that a convolution makes of square images, as Keras computes it, by (image size, padding)."""
+def sides(cases: Iterable[tuple[int, str]]) -> pd.DataFrame:
+    """Side of the map that AlexNet's 11×11 by 4 makes of square images, as Keras has it, by (image size, padding)."""
     import keras
 
-    layer = {kind: keras.layers.Conv2D(1, kernel, strides=stride, padding=kind) for kind in ("valid", "same")}
+    layer = {kind: keras.layers.Conv2D(1, 11, strides=4, padding=kind) for kind in ("valid", "same")}
     rows = [(size, kind, layer[kind].compute_output_shape((1, size, size, 3))[1]) for size, kind in cases]
     return pd.DataFrame(rows, columns=["image size", "padding", "side"])
 
@@ -173,9 +173,10 @@ def reduction(model: keras.Model) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*names, "FLOPs saved, %"])
 
 
-def mlp_layers(channels: int = 128, kernels: Iterable[int] = (3, 5, 7, 11)) -> pd.DataFrame:
+def mlp_layers(channels: int = 128) -> pd.DataFrame:
     """What two 1×1 layers behind a k×k convolution cost (network in network), all ``channels`` wide: weights."""
-    size, added = np.array(list(kernels)) ** 2 * channels**2, 2 * channels**2
+    kernels = np.array([3, 5, 7, 11])
+    size, added = kernels**2 * channels**2, 2 * channels**2
     table = pd.DataFrame({"kernel": [f"{k}×{k}" for k in kernels], "weights": size, "weights of both 1×1": added})
     return table.assign(**{"added, %": 100 * added / size})
 

@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from riceutils import activations, designs, evaluation, files, flops, grains, models, perturb
+from riceutils.ledger import PUBLISHED_IMAGES as SERIES
 
 KINDS = {"recomputed": "재계산", "stated": "서술", "not measured yet": "아직 재지 않음"}
-SERIES = 7500  # images of the Study's TFLOPs and of its test
 PAIRS = [("cnn_light", "cnn"), ("googlenet_light", "googlenet"), ("vgg_light", "vgg16"), ("vgg_custom", "vgg16"),
          ("vgg_custom", "vgg_light"), ("vgg_light_draft", "vgg16")]  # fmt: skip
 
@@ -40,7 +39,7 @@ class Erratum:
 @cache
 def load() -> dict[int, Erratum]:
     """All errata by number. Raises ``TypeError`` for an entry with a missing or unknown field."""
-    entries = yaml.safe_load((files.RESOURCES / "errata.yml").read_text(encoding="utf-8"))
+    entries = files.read_yaml(files.RESOURCES / "errata.yml")
     return {number: Erratum(number, **{"printed": {}, **fields}) for number, fields in entries.items()}
 
 
@@ -233,10 +232,7 @@ def factorised() -> pd.DataFrame:
 
 def case_study_shapes() -> dict[str, Any]:
     """Side of AlexNet's first output, what 3×3 stacks save in %, and the error of VGG16 with ten ImageNet classes."""
-    from keras import layers
-
-    saved, conv = factorised()["threes_saved"], layers.Conv2D(96, 11, strides=4)
-    size = conv.compute_output_shape((1, 224, 224, 3))[1]
+    saved, size = factorised()["threes_saved"], designs.sides([(224, "valid")])["side"][0]
     return {"size": size, "saved5": saved["k5"], "saved7": saved["k7"], "error": designs.refusal().partition(":")[0]}
 
 

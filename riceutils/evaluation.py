@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A share with its 95 % interval, all in [0, 1], and the number of images it rests on."""
+    """A figure with its 95 % interval, where it has one, and the number of images it rests on."""
 
     value: float
-    low: float
-    high: float
-    n: int
+    low: float = float("nan")
+    high: float = float("nan")
+    n: int = 0
 
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
@@ -27,11 +28,9 @@ class Interval:
 
 def wilson(correct: int, n: int) -> Interval:
     """Wilson's score interval for ``correct`` of ``n`` (Wilson 1927), 95 %. Raises ``ValueError`` for n = 0."""
-    from scipy.stats import binomtest
-
     if n < 1:
         raise ValueError("No images to measure on: the test set is empty.")
-    low, high = binomtest(int(correct), int(n)).proportion_ci(CONFIDENCE, method="wilson")
+    low, high = stats.binomtest(int(correct), int(n)).proportion_ci(CONFIDENCE, method="wilson")
     return Interval(correct / n, float(low), float(high), int(n))
 
 
@@ -79,11 +78,9 @@ class McNemar:
 
 def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> McNemar:
     """McNemar's exact test of two classifiers' probabilities on the same images (McNemar 1947)."""
-    from scipy.stats import binomtest
-
     right_first, right_second = (p.argmax(axis=1) == labels for p in (first, second))
     b, c = int((right_first & ~right_second).sum()), int((right_second & ~right_first).sum())
-    return McNemar(b, c, float(binomtest(b, b + c).pvalue) if b + c else 1.0)
+    return McNemar(b, c, float(stats.binomtest(b, b + c).pvalue) if b + c else 1.0)
 
 
 def paired(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -92,8 +89,6 @@ def paired(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> dict[st
     ``difference`` with a 95 % interval of matched pairs (Agresti, Min 2005, doi 10.1002/sim.1781), ``low`` and
     ``high``, in points, and ``p`` by McNemar's exact test.
     """
-    from scipy import stats
-
     test = mcnemar(first, second, labels)
     gain, n = test.only_second - test.only_first, len(labels) + 2
     half = stats.norm.ppf(0.975) * np.sqrt(test.only_first + test.only_second + 1 - gain**2 / n) / n
@@ -109,6 +104,14 @@ def unpaired(first: Interval, second: Interval) -> dict[str, float]:
     return {"difference": 100 * gain, "low": float(100 * low), "high": float(100 * high)}
 
 
+def student(values: Sequence[float] | np.ndarray) -> Interval:
+    """Mean of several trainings' figures with the 95 % interval of Student's t; a single one has none."""
+    if len(values) < 2:
+        return Interval(float(np.mean(values)), n=1)
+    bounds = stats.ttest_1samp(values, 0).confidence_interval(CONFIDENCE)
+    return Interval(float(np.mean(values)), float(bounds.low), float(bounds.high), len(values))
+
+
 def spearman(x: Iterable[float], y: Iterable[float]) -> dict[str, float]:
     """Spearman's rank correlation of 3 to 9 pairs; ``p`` is exact and two-sided, over all permutations.
 
@@ -116,8 +119,6 @@ def spearman(x: Iterable[float], y: Iterable[float]) -> dict[str, float]:
     interval by Fisher's transformation (Bonett, Wright 2000, doi 10.1007/BF02294183). Raises ``ValueError`` for
     another number of pairs.
     """
-    from scipy import stats
-
     first, second = (stats.zscore(stats.rankdata(list(values))) for values in (x, y))
     n = len(first)
     if not 3 <= n <= 9:

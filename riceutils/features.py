@@ -33,9 +33,8 @@ SAVED = 16  # batches between two saved positions, a minute or so of a large net
 
 @dataclass(frozen=True)
 class Cut:
-    """A network divided where training begins: ``head`` shares its layers and weights with the whole ``model``."""
+    """A network divided where training begins; both parts share their layers and weights with the whole."""
 
-    model: keras.Model
     trunk: keras.Model
     head: keras.Model
 
@@ -58,7 +57,7 @@ def cut(model: keras.Model) -> Cut | None:
     boundary = layers[first - 1].output
     # A graph with a path around the boundary can't be divided there; Keras raises when asked.
     try:
-        return Cut(model, keras.Model(model.input, boundary), keras.Model(boundary, model.output))
+        return Cut(keras.Model(model.input, boundary), keras.Model(boundary, model.output))
     except ValueError:
         return None
 
@@ -91,9 +90,7 @@ def limit() -> int:
         raise ValueError(f"{LIMIT} is {text!r}; expected a number of gigabytes.") from None
 
 
-def load(
-    divided: Cut, images: np.ndarray, data: str, side: str, source: str, preprocessing: str, progress: bool = True
-) -> np.ndarray | None:
+def load(divided: Cut, images: np.ndarray, data: str, side: str, source: str, preprocessing: str) -> np.ndarray | None:
     """The trunk's outputs for uint8 ``images``, float16 (N, ...), memory-mapped: from the cache, else computed.
 
     ``data`` and ``side`` say which images these are, ``source`` which weights the trunk has. None when the features
@@ -113,7 +110,7 @@ def load(
             if not _make_room(needed, folder, f".{side}-"):
                 print(f"{needed / 1e9:.1f} GB of features exceed the limit ({LIMIT}); training computes them anew.")
                 return None
-            if not _compute(divided.trunk, images, folder, side, preprocessing, progress):
+            if not _compute(divided.trunk, images, folder, side, preprocessing):
                 print("The features exceed the range of float16; training computes them anew.")
                 return None
     return np.load(target, mmap_mode="r")
@@ -126,9 +123,7 @@ def _tap(layer: keras.Layer) -> str:
     return layer.name
 
 
-def _compute(
-    trunk: keras.Model, images: np.ndarray, folder: Path, side: str, preprocessing: str, progress: bool
-) -> bool:
+def _compute(trunk: keras.Model, images: np.ndarray, folder: Path, side: str, preprocessing: str) -> bool:
     """Write the trunk's outputs, and the means over positions of its pooling layers: what a network cut earlier and
     pooled comes for nothing. False when a value exceeds float16's range."""
     import keras
@@ -148,7 +143,7 @@ def _compute(
         )
         for tap, path in partial.items()
     }
-    bar = tqdm(total=len(images), initial=done, desc=f"Features, {side}", unit="image", disable=not progress)
+    bar = tqdm(total=len(images), initial=done, desc=f"Features, {side}", unit="image")
     for number, start in enumerate(range(done, len(images), BATCH), start=1):
         batch = pretrained.preprocess(np.asarray(images[start : start + BATCH]), preprocessing)
         for tap, values in network.predict_on_batch(batch).items():

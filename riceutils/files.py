@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import platformdirs
+import yaml
 from filelock import FileLock
 
 PACKAGE = Path(__file__).parent
@@ -94,6 +95,11 @@ def write_csv(target: Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, float_format="%.6g")
 
 
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """Content of a YAML file that holds a mapping."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
 def read_tables(folder: Path, **options: Any) -> dict[str, pd.DataFrame]:
     """The CSV files of ``folder`` by name, without the suffix; empty where there are none. ``options``: pandas's."""
     return {path.stem: pd.read_csv(path, **options) for path in sorted(folder.glob("*.csv"))}
@@ -104,10 +110,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return pd.read_csv(path).to_dict("records") if path.exists() else []
 
 
-def digest(value: Any, length: int = 16) -> str:
-    """Hexadecimal SHA-256 of ``value`` in canonical JSON, cut to ``length`` digits."""
+def digest(value: Any) -> str:
+    """Hexadecimal SHA-256 of ``value`` in canonical JSON, cut to 16 digits."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def chapter(name: str) -> Path:

@@ -32,13 +32,13 @@ class Variant:
     name: str
     strength: float
 
-    def apply(self, images: np.ndarray, seed: int = 0) -> np.ndarray:
-        """``images``, uint8 (N, H, W, 3), so changed; draws depend on ``seed`` and an image's position only."""
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """``images``, uint8 (N, H, W, 3), so changed; draws depend on an image's position only."""
         if self.kind == "clean":
             return images
         if self.kind == "corruption":
-            return corruptions.apply(images, self.name, int(self.strength), seed=seed)
-        uniform = perturb.draws(range(len(images)), seed)
+            return corruptions.apply(images, self.name, int(self.strength))
+        uniform = perturb.draws(range(len(images)))
         if self.name == "flip":
             uniform[:, 0] = 0.0  # below one half: mirrored
         return perturb.apply(images, uniform, [self.name], self.strength)
@@ -67,9 +67,6 @@ def measure(
     predictors: Mapping[str, Callable[[np.ndarray], np.ndarray]],
     images: np.ndarray,
     labels: np.ndarray,
-    *,
-    seed: int = 0,
-    progress: bool = True,
 ) -> dict[str, pd.DataFrame]:
     """Accuracy of each model under every variant of :func:`variants`, all models in one pass.
 
@@ -81,8 +78,8 @@ def measure(
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images, but {len(labels)} labels.")
     rows: dict[str, list[tuple]] = {name: [] for name in predictors}
-    for variant in tqdm(variants(), "Generalisation", unit="variant", disable=not progress, leave=False):
-        changed = variant.apply(images, seed)
+    for variant in tqdm(variants(), "Generalisation", unit="variant", leave=False):
+        changed = variant.apply(images)
         for name, predict in predictors.items():
             probabilities = np.asarray(predict(changed))
             if probabilities.ndim != 2 or len(probabilities) != len(images):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pandas as pd
 
 from riceutils import evaluation, files, runs
+from riceutils.evaluation import Interval
 from riceutils.runs import Run
 
 VERDICTS = ("exact", "within interval", "differs", "erratum", "not measured")
@@ -42,38 +43,25 @@ RESAMPLES = 2000
 PUBLISHED_IMAGES = 7500  # of the published perturbed test
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A figure of ours; ``low`` and ``high`` bound its 95 % interval where it has one."""
-
-    value: float
-    low: float = float("nan")
-    high: float = float("nan")
-
-
 def published(name: str = "models") -> pd.DataFrame:
     """A table of the published study, as printed: text, so that the number of digits is kept."""
     return pd.read_csv(files.RESOURCES / "published" / f"{name}.csv", dtype=str, keep_default_na=False)
 
 
-def static(model: str) -> dict[str, Measured]:
-    """What an architecture alone decides, computed: parameters, FLOPs at the model's own size, convolution filters."""
-    return {quantity: Measured(value) for quantity, value in _static(model).items()}
-
-
 @cache
-def _static(name: str) -> dict[str, float]:
+def static(name: str) -> dict[str, Interval]:
+    """What an architecture alone decides, computed: parameters, FLOPs at the model's own size, convolution filters."""
     from riceutils import activations, flops, models
 
     model = models.build(name)
     total = flops.count(model).total
     trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     filters = sum(layer.filters for layer in activations.convolutions(model))
-    values = (model.count_params(), trainable, total, filters, total * 7500 / 1e12)
-    return dict(zip(STATIC, values, strict=True))
+    values = (model.count_params(), trainable, total, filters, total * PUBLISHED_IMAGES / 1e12)
+    return {quantity: Interval(value) for quantity, value in zip(STATIC, values, strict=True)}
 
 
-def measured(run: Run) -> dict[str, Measured]:
+def measured(run: Run) -> dict[str, Interval]:
     """All figures of a run that the Study prints too: of training, and of the perturbed test set.
 
     Accuracies carry Wilson intervals, the classification report's figures the 95 % range of 2,000 multinomial
@@ -81,19 +69,18 @@ def measured(run: Run) -> dict[str, Measured]:
     """
     record = run.record
     images = record["data"]["images"]
-    figures = {"best epoch": Measured(record["best_epoch"])}
+    figures = {"best epoch": Interval(record["best_epoch"])}
     for name, prefix, side in (("training", "", "train"), ("validation", "val_", "validation")):
-        figures[f"{name} loss"] = Measured(record["best"][f"{prefix}loss"])
+        figures[f"{name} loss"] = Interval(record["best"][f"{prefix}loss"])
         share = record["best"][f"{prefix}accuracy"]
-        interval = evaluation.wilson(round(share * images[side]), images[side])
-        figures[f"{name} accuracy"] = Measured(share, interval.low, interval.high)
+        figures[f"{name} accuracy"] = replace(evaluation.wilson(round(share * images[side]), images[side]), value=share)
     for which in ("clean", "perturbed"):
-        figures[f"{which} accuracy"] = Measured(*(record["metrics"][which][key] for key in ("value", "low", "high")))
+        figures[f"{which} accuracy"] = run.accuracy(which)
     labels, probabilities = run.predictions["labels"], run.predictions["perturbed"]
     return figures | _report(evaluation.confusion(probabilities, labels, run.classes))
 
 
-def _report(confusion: pd.DataFrame) -> dict[str, Measured]:
+def _report(confusion: pd.DataFrame) -> dict[str, Interval]:
     counts = confusion.to_numpy()
     size = len(counts)
     rng = np.random.default_rng(0)
@@ -107,9 +94,9 @@ def _report(confusion: pd.DataFrame) -> dict[str, Measured]:
     for quantity, values in (("precision", precision), ("recall", recall), ("F1", f1)):
         low, high = np.percentile(values[1:], [2.5, 97.5], axis=0)
         for number, label in enumerate(confusion.index):
-            figures[f"{quantity}, {label}"] = Measured(values[0, number], low[number], high[number])
+            figures[f"{quantity}, {label}"] = Interval(values[0, number], low[number], high[number])
         macro = values.mean(axis=1)
-        figures[f"macro {quantity}"] = Measured(macro[0], *np.percentile(macro[1:], [2.5, 97.5]))
+        figures[f"macro {quantity}"] = Interval(macro[0], *np.percentile(macro[1:], [2.5, 97.5]))
     return figures
 
 
@@ -131,23 +118,16 @@ def ledger(present: Mapping[str, Run] | None = None) -> pd.DataFrame:
     all printed digits), ``within interval`` (the published figure lies in the reference's 95 % interval),
     ``erratum`` (the source is wrong), ``differs``, ``not measured``. Stale reference runs do not count.
     """
-    table = rows()
-    built = present or {}
-    ours: dict[str, dict[str, Measured]] = {}
-    now: dict[str, dict[str, Measured]] = {}
+    table, built, figures = rows(), present or {}, {}
     for model in table["model"].unique():
         run = runs.reference(model)
-        ours[model] = static(model) | (measured(run) if run is not None and not run.stale else {})
-        now[model] = static(model) | measured(built[model]) if model in built else {}
-    reference = [ours[model].get(quantity) for model, quantity in zip(table["model"], table["quantity"], strict=True)]
-    table["reference"] = [written(figure, text) for figure, text in zip(reference, table["published"], strict=True)]
-    table["this build"] = [
-        written(now[row.model].get(row.quantity), row.published) for row in table.itertuples(index=False)
-    ]
-    table["verdict"] = [
-        _verdict((row.model, row.quantity), row.published, figure)
-        for row, figure in zip(table.itertuples(index=False), reference, strict=True)
-    ]
+        known = static(model) | (measured(run) if run is not None and not run.stale else {})
+        figures[model] = (known, static(model) | measured(built[model]) if model in built else {})
+    compared = []
+    for model, quantity, printed in table.itertuples(index=False):
+        ours, now = (found.get(quantity) for found in figures[model])
+        compared.append((written(ours, printed), written(now, printed), _verdict((model, quantity), printed, ours)))
+    table[["reference", "this build", "verdict"]] = compared
     return table
 
 
@@ -168,17 +148,15 @@ def overview(present: Mapping[str, Run] | None = None, baseline: pd.DataFrame | 
         own = [weights[key] for key in ("FLOPs", "parameters", "filters")]
         own.append(float(entry["filters"] or "nan"))
         if entry["test_accuracy"]:
-            share = float(entry["test_accuracy"])
-            interval = evaluation.wilson(round(share * PUBLISHED_IMAGES), PUBLISHED_IMAGES)
-            table.append((model, "published", "perturbed", share, interval.low, interval.high, *own, None))
-        kept = [run for run in runs.references(model) if run.spec.standard and not (run.stale or run.dead)]
-        ours = [("reference", run) for run in kept]
+            printed = float(entry["test_accuracy"])
+            share = evaluation.wilson(round(printed * PUBLISHED_IMAGES), PUBLISHED_IMAGES)
+            table.append((model, "published", "perturbed", printed, share.low, share.high, *own, None))
+        ours = [("reference", run) for run in runs.counted(model)]
         ours += [("this build", present[model])] if present and model in present else []
         for source, run in ours:
             for which in ("clean", "perturbed"):
-                metrics = run.record["metrics"][which]
-                values = (metrics["value"], metrics["low"], metrics["high"])
-                table.append((model, source, which, *values, *own, run.spec.seed))
+                share = run.accuracy(which)
+                table.append((model, source, which, share.value, share.low, share.high, *own, run.spec.seed))
     columns = ["model", "source", "images", "accuracy", "low", "high", "FLOPs", "parameters", "filters"]
     columns += ["filters as published", "seed"]
     result = pd.DataFrame(table, columns=columns)
@@ -192,7 +170,7 @@ def _digits(text: str) -> int:
     return len(text.partition(".")[2])
 
 
-def written(figure: Measured | None, published: str) -> str:
+def written(figure: Interval | None, published: str) -> str:
     """Our figure, with its interval where it has one, in four decimals or as many as the published one has."""
     if figure is None:
         return ""
@@ -203,7 +181,7 @@ def written(figure: Measured | None, published: str) -> str:
     return text if np.isnan(figure.low) else f"{text} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
 
 
-def _verdict(row: tuple[str, str], published: str, figure: Measured | None) -> str:
+def _verdict(row: tuple[str, str], published: str, figure: Interval | None) -> str:
     if figure is None:
         return "not measured"
     if row in ERRATA:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from riceutils import comparison, data, files, flops, generalisation, models, runs, slimming, study, training
+from riceutils import comparison, data, files, flops, generalisation, models, runs, study, surgery, training
 from riceutils.data import Splits
 from riceutils.runs import Run, Spec
 
@@ -50,7 +50,7 @@ def name(options: Mapping[str, Any]) -> str:
 
 @cache
 def _cost(options: str, classes: int) -> dict[str, int]:
-    folded = slimming.fold(models.build("rice_nano", (224, 224, 3), classes, **json.loads(options)))
+    folded = surgery.fold(models.build("rice_nano", (224, 224, 3), classes, **json.loads(options)))
     return {"parameters": folded.count_params(), "FLOPs": flops.count(folded).total}
 
 
@@ -62,17 +62,14 @@ def within(options: Mapping[str, Any]) -> bool:
 
 def grid() -> list[dict[str, Any]]:
     """The candidates within ``LIMITS``, lightest in FLOPs first."""
-    found = []
-    for pool, stem, units in product(POOLS, STEMS, UNITS):
-        options = {"pool": pool, "stem": stem, "units": [list(unit) for unit in units]}
-        if within(options):
-            found.append((cost(options)["FLOPs"], options))
-    return [options for _, options in sorted(found, key=lambda entry: entry[0])]
+    found: list[dict[str, Any]] = [
+        {"pool": pool, "stem": stem, "units": [list(unit) for unit in units]}
+        for pool, stem, units in product(POOLS, STEMS, UNITS)
+    ]
+    return sorted(filter(within, found), key=lambda options: cost(options)["FLOPs"])
 
 
-def search(
-    splits: Splits, candidates: Sequence[Mapping[str, Any]], *, epochs: int, copies: int, progress: bool = True
-) -> pd.DataFrame:
+def search(splits: Splits, candidates: Sequence[Mapping[str, Any]], *, epochs: int, copies: int) -> pd.DataFrame:
     """Train every candidate briefly; a row each, in the order given, with nothing known of the test images.
 
     Columns: pool, stem, units, parameters, FLOPs, val_loss and val_accuracy of the best epoch (half of the validation
@@ -81,19 +78,15 @@ def search(
     hidden = replace(splits, test=splits.validation, fingerprint=f"{splits.fingerprint}-search")
     rows = []
     for options in candidates:
-        run = train(hidden, options, epochs=epochs, copies=copies, progress=progress)
+        run = train(hidden, options, epochs=epochs, copies=copies)
         best = run.record["best"]
         judged = {name: best[name] for name in ("val_loss", "val_accuracy")}
-        seconds = {"seconds": run.record["seconds"]["training"]}
-        rows.append(
-            {**options, "units": str(options["units"]), **cost(options, len(splits.classes)), **judged, **seconds}
-        )
+        seconds, spent = {"seconds": run.record["seconds"]["training"]}, cost(options, len(splits.classes))
+        rows.append({**options, "units": str(options["units"]), **spent, **judged, **seconds})
     return pd.DataFrame(rows)
 
 
-def train(
-    splits: Splits, options: Mapping[str, Any], *, epochs: int, copies: int, seed: int = 0, progress: bool = True
-) -> Run:
+def train(splits: Splits, options: Mapping[str, Any], *, epochs: int, copies: int, seed: int = 0) -> Run:
     """Train one network of the family on the images and ``copies`` of them, the learning rate falling to zero."""
     spec = Spec(
         model="rice_nano",
@@ -109,7 +102,7 @@ def train(
         schedule="cosine",
         options=dict(options),
     )
-    return training.train_or_load(spec, splits, progress=progress)
+    return training.train_or_load(spec, splits)
 
 
 def reference(source: str, epochs: int = 8, copies: int = 1) -> pd.DataFrame:
@@ -162,22 +155,16 @@ def _commit(run: Run) -> None:
     runs.commit(run, RESULTS / f"{spent['parameters']}-{spent['FLOPs']}-seed{run.spec.seed}")
 
 
-def searched() -> pd.DataFrame | None:
-    """The reference search; None when it was not made."""
-    return files.read_tables(RESULTS).get("search")
+def tables() -> dict[str, pd.DataFrame]:
+    """The committed tables, as far as they were made: ``search``, and of :mod:`riceutils.tuning` the others."""
+    return files.read_tables(RESULTS)
 
 
 def needed() -> pd.DataFrame:
     """The reference search; ``FileNotFoundError`` with the way out when it was not made."""
-    table = searched()
-    if table is None:
+    if "search" not in tables():
         raise FileNotFoundError(f"No search in {RESULTS}. Run it first: python -m riceutils experiment search.")
-    return table
-
-
-def sampled() -> dict[str, pd.DataFrame]:
-    """What :mod:`riceutils.tuning` measured: ``replay`` and ``optuna``, as far as it did."""
-    return {name: table for name, table in files.read_tables(RESULTS).items() if name in ("replay", "optuna")}
+    return tables()["search"]
 
 
 def finished() -> list[Run]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from riceutils import baseline, claims, comparison, dataset, evaluation, ledger, lightest, page, perturb, training
+from riceutils import baseline, comparison, dataset, evaluation, ledger, lightest, page, perturb, runs, training
 from riceutils.data import Splits
 from riceutils.plots import PALETTE, Chart, figure
 from riceutils.runs import Run
@@ -23,6 +23,7 @@ AIMS = (  # perturbed accuracy, parameters, FLOPs
     (0.9909, 500, 250_000),  # the best published model's accuracy, its cost cut to a few thousandths
 )
 COSTS = ("parameters", "FLOPs")
+RIVAL = "vgg_custom"  # the model of the study that the family is compared with
 FLOAT = 4  # bytes of a weight
 LOOKS = {"rice_nano": (PALETTE[2], "^"), "reference": (PALETTE[0], "o"), "published": (PALETTE[1], "s")}
 
@@ -64,7 +65,7 @@ def sampling(tables: Mapping[str, pd.DataFrame]) -> Chart:
 
 def progress() -> None:
     """Say how many of the networks that the committed search chose have been trained to the end."""
-    table, found = lightest.searched(), lightest.finished()
+    table, found = lightest.tables().get("search"), lightest.finished()
     wanted = [] if table is None else lightest.chosen(table)
     done = [options for options in wanted if any(run.spec.options == options for run in found)]
     page.note("lightest_done", chosen=len(wanted), finished=len(done), runs=len(found))
@@ -79,16 +80,17 @@ def overview(found: Sequence[Run], beside: Sequence[Run] = ()) -> pd.DataFrame:
     """
     rows = []
     for run in [*found, *beside]:
-        nano = run.spec.model == "rice_nano"
-        own = ledger.static(run.spec.model) if not nano else {}
-        spent = lightest.cost(run.spec.options, run.spec.classes) if nano else {q: own[q].value for q in COSTS}
-        name = lightest.name(run.spec.options) if nano else run.spec.model
-        source = "rice_nano" if nano else "reference"
-        row = {"model": name, "source": source, "seed": run.spec.seed} | {q: int(spent[q]) for q in COSTS}
+        if run.spec.model == "rice_nano":
+            name, source = lightest.name(run.spec.options), "rice_nano"
+            spent = lightest.cost(run.spec.options, run.spec.classes)
+        else:
+            name, source = run.spec.model, "reference"
+            spent = {quantity: int(ledger.static(name)[quantity].value) for quantity in COSTS}
+        row: dict[str, Any] = {"model": name, "source": source, "seed": run.spec.seed, **spent}
         row["validation accuracy"] = run.record["best"]["val_accuracy"]
         for which in ("clean", "perturbed"):
-            row |= {f"{which} {key}": run.record["metrics"][which][key] for key in ("value", "low", "high")}
-        rows.append(row | {"images": run.record["metrics"]["clean"]["n"]})
+            row |= {f"{which} {key}": getattr(run.accuracy(which), key) for key in ("value", "low", "high")}
+        rows.append(row | {"images": run.accuracy().n})
     for entry in ledger.published().to_dict("records"):
         if entry["test_accuracy"]:
             share = evaluation.wilson(
@@ -110,8 +112,7 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
     for which in ("clean", "perturbed"):
         figures = table.loc[shown.index, [f"{which} {key}" for key in ("value", "low", "high")]].to_numpy()
         shown[f"{which} accuracy"] = [
-            "" if np.isnan(value) else ledger.written(ledger.Measured(value, low, high), "")
-            for value, low, high in figures
+            "" if np.isnan(value) else str(evaluation.Interval(value, low, high)) for value, low, high in figures
         ]
     return shown
 
@@ -189,18 +190,18 @@ def disturbed(found: Mapping[str, Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def against(name: str = "vgg_custom") -> dict[str, Run]:
-    """The family's finished networks and the study's models that were measured under every disturbance, ``name``
+def against() -> dict[str, Run]:
+    """The family's finished networks and the study's models that were measured under every disturbance, ``RIVAL``
     first."""
-    measured = [run for run in claims.counted() if run.generalisation is not None]
+    measured = [run for run in runs.counted() if run.generalisation is not None]
     ours = {f"{run.spec.model}, seed {run.spec.seed}": run for run in measured}
     own = {f"rice_nano {lightest.name(run.spec.options)}, seed {run.spec.seed}": run for run in lightest.finished()}
-    first = {label: run for label, run in ours.items() if run.spec.model == name}
+    first = {label: run for label, run in ours.items() if run.spec.model == RIVAL}
     return first | own | ours
 
 
-def losses(found: Mapping[str, Run], name: str = "vgg_custom") -> pd.DataFrame:
-    """Where the family loses to the study's model ``name``: a row per corruption, mean of its severities, and one for
+def losses(found: Mapping[str, Run]) -> pd.DataFrame:
+    """Where the family loses to the study's model ``RIVAL``: a row per corruption, mean of its severities, and one for
     all. Columns: corruption, the model's accuracy, lowest and highest of the family, networks, of them below.
 
     Empty when the model was not measured.
@@ -210,20 +211,14 @@ def losses(found: Mapping[str, Run], name: str = "vgg_custom") -> pd.DataFrame:
         for label, run in found.items()
         if (table := run.generalisation) is not None
     }
-    other = next((shares for label, shares in spoilt.items() if found[label].spec.model == name), None)
+    other = next((shares for label, shares in spoilt.items() if found[label].spec.model == RIVAL), None)
     own = pd.DataFrame({label: shares for label, shares in spoilt.items() if found[label].spec.model == "rice_nano"})
     if other is None or own.empty:
         return pd.DataFrame()
     own.loc["all corruptions"], other["all corruptions"] = own.mean(), other.mean()
     limits = {"lowest": own.min(axis=1), "highest": own.max(axis=1), "networks": own.shape[1]}
-    table = pd.DataFrame({name: other, **limits, "below": own.lt(other, axis=0).sum(axis=1)})
+    table = pd.DataFrame({RIVAL: other, **limits, "below": own.lt(other, axis=0).sum(axis=1)})
     return table.rename_axis("corruption").reset_index()
-
-
-def heat(found: Mapping[str, Run]) -> Chart:
-    """See :func:`riceutils.comparison.generalisations`, of those that were measured."""
-    tables = {name: run.generalisation for name, run in found.items()}
-    return comparison.generalisations({name: table for name, table in tables.items() if table is not None})
 
 
 def yardstick(run: Run, measured: Mapping[str, Any], splits: Splits) -> pd.DataFrame:
@@ -239,25 +234,11 @@ def yardstick(run: Run, measured: Mapping[str, Any], splits: Splits) -> pd.DataF
     seconds = (time.process_time() - start) / len(images)
     table = baseline.features(images)
     area = table["area"] * (224 / splits.image_size) ** 2
-    rows = [
-        (
-            "rice_nano",
-            lightest.cost(run.spec.options, run.spec.classes)["FLOPs"],
-            seconds,
-            run.record["metrics"]["perturbed"],
-        )
-    ]
+    work = lightest.cost(run.spec.options, run.spec.classes)["FLOPs"]
     least = round(baseline.operations(table.assign(area=area), classes=len(splits.classes)))
-    rows.append((comparison.BASELINE, least, measured["seconds_per_image"], vars(measured["accuracy"]["perturbed"])))
-    return pd.DataFrame(
-        [
-            (
-                name,
-                work,
-                1000 * spent,
-                ledger.written(ledger.Measured(*(share[k] for k in ("value", "low", "high"))), ""),
-            )
-            for name, work, spent, share in rows
-        ],
-        columns=["model", "operations", "ms of processor time", "perturbed accuracy"],
-    )
+    ours, other = run.accuracy("perturbed"), measured["accuracy"]["perturbed"]
+    rows = [
+        ("rice_nano", work, 1000 * seconds, str(ours)),
+        (comparison.BASELINE, least, 1000 * measured["seconds_per_image"], str(other)),
+    ]
+    return pd.DataFrame(rows, columns=["model", "operations", "ms of processor time", "perturbed accuracy"])

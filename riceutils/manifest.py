@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from riceutils import files
-from riceutils.sources import DataError, Source, decode, unreadable
+from riceutils.sources import DataError, Source, decode
 
 
-def manifest(source: Source, *, skip_unreadable: bool = False, progress: bool = True) -> pd.DataFrame:
+def manifest(source: Source, *, skip_unreadable: bool = False) -> pd.DataFrame:
     """A row per file: ``file, class, sha256, width, height`` (pixels), in class and name order.
 
     Computed once per source and kept in the cache folder; what could not be read is tried again each time, as the
@@ -26,7 +26,7 @@ def manifest(source: Source, *, skip_unreadable: bool = False, progress: bool = 
     cached = files.home() / "manifests" / f"{source.signature}.csv"
     with files.once(cached) as missing:
         if missing:
-            _list(source, cached, progress)
+            _list(source, cached)
     table = pd.read_csv(cached, dtype={"class": str}, keep_default_na=False)
     columns = ["sha256", "width", "height", "error"]
     for row in table.index[table["error"] != ""]:
@@ -38,15 +38,14 @@ def manifest(source: Source, *, skip_unreadable: bool = False, progress: bool = 
     return table[table["error"] == ""].drop(columns="error").reset_index(drop=True)
 
 
-def _list(source: Source, target: Path, progress: bool) -> None:
+def _list(source: Source, target: Path) -> None:
     names = [name for members in source.members.values() for name in members]
     labels = [label for label, members in source.members.items() for _ in members]
-    rows = parallel(lambda name: _describe(source, name), names, "Reading", progress)
+    rows = parallel(lambda name: _describe(source, name), names, "Reading")
     table = pd.DataFrame(rows, columns=["sha256", "width", "height", "error"])
     table.insert(0, "file", names)
     table.insert(1, "class", labels)
-    with files.replacing(target) as temporary:
-        table.to_csv(temporary, index=False)
+    files.write_csv(target, table)
 
 
 def _describe(source: Source, name: str) -> tuple[str, int, int, str]:
@@ -55,23 +54,12 @@ def _describe(source: Source, name: str) -> tuple[str, int, int, str]:
         width, height = decode(content, name).size  # whole, not the header only: a file cut short has one, too
     except DataError as error:
         return "", 0, 0, str(error)
-    except OSError as error:
-        return "", 0, 0, str(unreadable(name, error))
     return hashlib.sha256(content).hexdigest(), width, height, ""
 
 
-def parallel(function: Callable, items: Sequence, label: str, progress: bool) -> list:
+def parallel(function: Callable, items: Sequence, label: str) -> list:
     """``[function(item) …]`` on all cores (decoding releases the interpreter's lock), with a progress bar."""
-
-    def results() -> Iterator[Any]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            futures = [pool.submit(function, item) for item in items]
-            try:
-                for future in futures:
-                    yield future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-    quiet = not progress or len(items) < 500
-    return list(tqdm(results(), total=len(items), desc=label, unit="image", disable=quiet, leave=False, mininterval=1))
+    bar: dict[str, Any] = {"desc": label, "unit": "image", "leave": False, "mininterval": 1, "tqdm_class": tqdm}
+    if len(items) < 500:
+        bar["disable"] = True
+    return thread_map(function, items, max_workers=os.cpu_count(), **bar)

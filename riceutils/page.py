@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
@@ -25,7 +24,7 @@ ROWS = 60  # of a table behind a figure; the CSV beside it has them all
 
 @cache
 def phrases() -> dict[str, Any]:
-    return yaml.safe_load((files.RESOURCES / "phrases.yml").read_text(encoding="utf-8"))
+    return files.read_yaml(files.RESOURCES / "phrases.yml")
 
 
 def spans(phrase: str | Mapping[str, str], tag: str = "span", **values: Any) -> str:

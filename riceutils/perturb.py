@@ -35,13 +35,18 @@ def published(images: np.ndarray, first_index: int = 0, seed: int = 0) -> np.nda
     return apply(images, draws(range(first_index, first_index + len(images)), seed))
 
 
+def check(images: np.ndarray) -> None:
+    """Raise ``ValueError`` unless ``images`` are uint8 (N, H, W, 3)."""
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"Expected uint8 images of shape (N, H, W, 3), got {images.dtype} {images.shape}.")
+
+
 def apply(images: np.ndarray, uniform: np.ndarray, parts: Collection[str] = PARTS, strength: float = 1.0) -> np.ndarray:
     """Apply ``parts`` with the given :func:`draws`, their factors multiplied by ``strength`` (the flip's is not).
 
     Pixel values are rounded to uint8 once, at the end.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(f"Expected uint8 images of shape (N, H, W, 3), got {images.dtype} {images.shape}.")
+    check(images)
     unknown = set(parts) - set(PARTS)
     if unknown:
         raise ValueError(f"Unknown part {sorted(unknown)[0]!r}. Known parts: {', '.join(PARTS)}.")

@@ -23,6 +23,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from riceutils import files
+from riceutils.evaluation import Interval
 
 if TYPE_CHECKING:
     import keras
@@ -69,6 +70,11 @@ class Spec(BaseModel):
         return files.digest([TRAINING_VERSION, self.model_dump(exclude_defaults=True)])
 
     @property
+    def name(self) -> str:
+        """Of the run and its folder."""
+        return f"{self.model}-{self.key}"
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of what the network sees."""
         return (self.image_size, self.image_size, 1 if self.preprocessing == "grey" else 3)
@@ -100,7 +106,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return f"{self.spec.model}-{self.spec.key}"
+        return self.spec.name
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -125,6 +131,10 @@ class Run:
     @property
     def has_weights(self) -> bool:
         return (self.folder / WEIGHTS).exists()
+
+    def accuracy(self, images: str = "clean") -> Interval:
+        """Accuracy on the ``clean`` or the ``perturbed`` test images, with Wilson's interval."""
+        return Interval(*(self.record["metrics"][images][name] for name in ("value", "low", "high", "n")))
 
     @property
     def dead(self) -> bool:
@@ -161,7 +171,7 @@ class Run:
 
 def find(spec: Spec) -> Run | None:
     """The finished run of ``spec`` in the cache folder, or None."""
-    folder = files.home() / "runs" / f"{spec.model}-{spec.key}"
+    folder = files.home() / "runs" / spec.name
     return Run(folder) if (folder / "record.json").exists() else None
 
 
@@ -169,6 +179,12 @@ def references(model: str | None = None) -> list[Run]:
     """Committed runs on real images, of one model or of all, in order of model and seed."""
     found = [Run(path.parent) for path in sorted(REFERENCE.glob("*/record.json"))]
     return [run for run in found if model in (None, run.spec.model)]
+
+
+def counted(model: str | None = None, augmented: bool = False) -> list[Run]:
+    """The reference runs that count, by model and seed: neither stale nor dead, pixels as their weights expect."""
+    usable = [run for run in references(model) if not (run.stale or run.dead or run.spec.unexpected_pixels)]
+    return [run for run in usable if run.spec.augment == augmented]
 
 
 def reference(model: str) -> Run | None:
@@ -213,8 +229,7 @@ def resolve(name: str) -> Run:
     for folder in (Path(name), *(place / name for place in places)):
         if (folder / "record.json").exists():
             return Run(folder)
-    own = (files.home() / "runs").glob("[!.]*-*")
-    known = sorted({run.folder.name for run in references()} | {path.name for path in own})
+    known = sorted({path.parent.name for place in places for path in place.glob("[!.]*/record.json")})
     raise ValueError(
         f"No model or run {name!r}. Models: {', '.join(models.names())}. Runs: {', '.join(known) or 'none'}."
     )

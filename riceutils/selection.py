@@ -8,10 +8,9 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 import pandas as pd
-from scipy import stats
 from tqdm import tqdm
 
-from riceutils import files, study, training
+from riceutils import evaluation, files, study, training
 from riceutils.config import BackgroundParameters
 from riceutils.data import Splits
 from riceutils.plots import PALETTE, Chart, figure
@@ -35,9 +34,7 @@ def _train(spec: Spec, splits: Splits, images: np.ndarray, labels: np.ndarray) -
     return np.stack(right)
 
 
-def follow(
-    model: str, parameters: BackgroundParameters, splits: Splits, seeds: Iterable[int], *, progress: bool = True
-) -> np.ndarray:
+def follow(model: str, parameters: BackgroundParameters, splits: Splits, seeds: Iterable[int]) -> np.ndarray:
     """Train ``model`` with every seed and see which held-out images it gets right after each epoch.
 
     bool (seeds, epochs, images); held out are validation and test images together, and nothing is chosen by them.
@@ -49,24 +46,24 @@ def follow(
         if missing:
             images = np.concatenate([splits.validation.images, splits.test.images])
             labels = np.concatenate([splits.validation.labels, splits.test.labels])
-            trained = [_train(spec, splits, images, labels) for spec in tqdm(specs, "Training", disable=not progress)]
+            trained = [_train(spec, splits, images, labels) for spec in tqdm(specs, "Training")]
             with files.replacing(target) as temporary:
                 np.save(temporary, np.stack(trained))
     return np.load(target)
 
 
-def optimism(right: np.ndarray, seed: int = 0) -> pd.DataFrame:
+def optimism(right: np.ndarray) -> pd.DataFrame:
     """Divide the images of :func:`follow` again and again in A and B: accuracy on A, which chose, and on B.
 
     Rows: number of ``images`` in A, the rest being B, and ``choice``: the ``best epoch`` by A (the first of equals)
     or, for comparison, the ``last epoch``. ``accuracy on A`` and ``accuracy on B`` are means over all trainings and
-    ``DIVISIONS`` of the images for each, drawn by ``seed``; ``difference`` is in points, ``low`` to ``high`` the 95 %
+    ``DIVISIONS`` of the images for each; ``difference`` is in points, ``low`` to ``high`` the 95 %
     interval of its mean over trainings by Student's t, missing for one. It speaks for these images, which all share.
     Raises ``ValueError`` for fewer than 32 images.
     """
     if (number := right.shape[-1]) < 2 * max(PARTS):
         raise ValueError(f"{number} images; {2 * max(PARTS)} or more are needed.")
-    rng, rows = np.random.default_rng(seed), []
+    rng, rows = np.random.default_rng(0), []
     for part in PARTS:
         size = number // part
         sides: dict[str, list[np.ndarray]] = {"best epoch": [], "last epoch": []}
@@ -79,8 +76,8 @@ def optimism(right: np.ndarray, seed: int = 0) -> pd.DataFrame:
             sides["last epoch"].append(accuracies[:, -1].mean(axis=1))
         for choice, found in sides.items():
             (a, b), gain = np.mean(found, axis=0), 100 * np.subtract(*np.transpose(found))
-            half = stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain) if len(gain) > 1 else np.nan
-            rows.append((size, choice, a, b, gain.mean(), gain.mean() - half, gain.mean() + half))
+            more = evaluation.student(gain)
+            rows.append((size, choice, a, b, more.value, more.low, more.high))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

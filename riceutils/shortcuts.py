@@ -8,7 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from riceutils import evaluation
+from riceutils import baseline, evaluation
+
+FOLDS = 5
 
 
 def file_numbers(names: pd.Series) -> pd.Series:
@@ -16,8 +18,8 @@ def file_numbers(names: pd.Series) -> pd.Series:
     return names.str.extract(r"(\d+)\)?\.[^./]+$", expand=False).astype(float)
 
 
-def order_effects(table: pd.DataFrame, feature: str = "area") -> pd.DataFrame:
-    """Does ``feature`` follow the files' numbers? Spearman's rank correlation per class, with its p-value.
+def order_effects(table: pd.DataFrame) -> pd.DataFrame:
+    """Does the grain's area follow the files' numbers? Spearman's rank correlation per class, with its p-value.
 
     ``table`` is that of ``baseline.table``. Classes with fewer than three numbered files that have a grain are
     left out; without any the result is empty.
@@ -26,8 +28,8 @@ def order_effects(table: pd.DataFrame, feature: str = "area") -> pd.DataFrame:
 
     rows = []
     for label, files in _numbered(table).groupby("class"):
-        if len(files) >= 3 and np.ptp(files[feature]) > 0:
-            result = spearmanr(files["number"], files[feature])
+        if len(files) >= 3 and np.ptp(files["area"]) > 0:
+            result = spearmanr(files["number"], files["area"])
             rows.append((label, len(files), float(result.statistic), float(result.pvalue)))
     return pd.DataFrame(rows, columns=["class", "images", "rank correlation", "p"]).set_index("class")
 
@@ -63,30 +65,23 @@ def _numbered(table: pd.DataFrame) -> pd.DataFrame:
     return numbered[numbered["number"].notna() & (numbered["area"] > 0)]
 
 
-def shortcut(table: pd.DataFrame, folds: int = 5) -> pd.DataFrame:
+def shortcut(table: pd.DataFrame) -> pd.DataFrame:
     """How far the class shows without looking at the grain: QDA on the file's length and the background's mean.
 
-    Accuracy, with Wilson's interval, over ``folds`` stratified folds, of each alone and of both; ``chance`` is the
+    Accuracy, with Wilson's interval, over ``FOLDS`` stratified folds, of each alone and of both; ``chance`` is the
     share of the largest class. Raises ``ValueError`` when a class has fewer files than folds.
     """
-    from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     labels = table["class"].to_numpy()
     counts = table["class"].value_counts()
-    if counts.min() < folds:
-        raise ValueError(f"Class {counts.idxmin()!r} has {counts.min()} images; {folds} folds need {folds} or more.")
-    model = make_pipeline(StandardScaler(), QuadraticDiscriminantAnalysis(reg_param=1e-3, tol=0))
-    cuts = StratifiedKFold(folds, shuffle=True, random_state=0)
+    if counts.min() < FOLDS:
+        raise ValueError(f"Class {counts.idxmin()!r} has {counts.min()} images; {FOLDS} folds need {FOLDS} or more.")
+    cuts = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    kinds = {"file size": ["bytes"], "background mean": ["background"], "both": ["bytes", "background"]}
     rows = {}
-    for name, columns in {
-        "file size": ["bytes"],
-        "background mean": ["background"],
-        "both": ["bytes", "background"],
-    }.items():
-        right = cross_val_predict(model, table[columns].to_numpy(np.float64), labels, cv=cuts) == labels
+    for name, columns in kinds.items():
+        right = cross_val_predict(baseline.classifier(), table[columns].to_numpy(np.float64), labels, cv=cuts) == labels
         rows[name] = evaluation.wilson(int(right.sum()), len(right))
     result = pd.DataFrame({name: vars(interval) for name, interval in rows.items()}).T
     result = result.rename(columns={"value": "accuracy", "n": "images"}).astype({"images": int})

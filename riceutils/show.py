@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -75,7 +74,7 @@ def figures(model: str, run: Run) -> None:
         note("pretrained", source=run.spec.weights, preprocessing=run.spec.preprocessing)
     content = ledger.ledger({model: run})
     own = content[(content["model"] == model) & ~content["quantity"].str.contains(", ")].drop(columns="model")
-    clean = [ledger.written(ledger.measured(r)["clean accuracy"], "") if r else "" for r in (reference, run)]
+    clean = [str(r.accuracy()) if r else "" for r in (reference, run)]
     own.loc[len(content)] = ["clean accuracy", "", *clean, "not published"]
     table(own)
 
@@ -87,11 +86,10 @@ def difference(run: Run) -> None:
         note("no_reference", model=run.spec.model)
         return
     for which in ("clean", "perturbed"):
-        ours, theirs = (ledger.measured(r)[f"{which} accuracy"] for r in (run, reference))
+        ours, theirs = (r.accuracy(which) for r in (run, reference))
         overlap = phrases()["overlap" if ours.low <= theirs.high and theirs.low <= ours.high else "apart"]
         points = f"{100 * (ours.value - theirs.value):+.1f}"
-        which_words = {"ours": ledger.written(ours, ""), "theirs": ledger.written(theirs, "")}
-        note("difference", which=phrases()[which], points=points, overlap=overlap, **which_words)
+        note("difference", which=phrases()[which], points=points, overlap=overlap, ours=ours, theirs=theirs)
     settings: list[tuple[str, str, str]] = [
         (code(name), str(theirs), str(getattr(run.spec, name)))
         for name, theirs in reference.spec.model_dump().items()
@@ -132,8 +130,7 @@ def against(run: Run, other: Run) -> None:
         rows = []
         for each in pair:
             setting = ", ".join(f"{name}: {getattr(each.spec, name)}" for name in differing)
-            figures = ledger.measured(each)
-            accuracies = [ledger.written(figures[f"{which} accuracy"], "") for which in ("clean", "perturbed")]
+            accuracies = [str(each.accuracy(which)) for which in ("clean", "perturbed")]
             rows.append((code(setting), *accuracies, len(each.history)))
         table(pd.DataFrame(rows, columns=["setting", "clean accuracy", "perturbed accuracy", "epochs"]))
         first, second = (each.predictions["perturbed"] for each in pair)
@@ -144,11 +141,7 @@ def against(run: Run, other: Run) -> None:
 def generalisations(built: Mapping[str, Run]) -> None:
     """Display how all models stand each disturbance alone: the reference results, then this build's."""
     committed = {run.folder.name: run for run in runs.references() if not run.stale}
-    for label, shown in (("reference", committed), ("this_build", built)):
-        tables = {name: run.generalisation for name, run in shown.items() if run.generalisation is not None}
-        note("of" if tables else "empty", label=phrases()[f"label_{label}"])
-        if tables:
-            chart(*comparison.generalisations(tables))
+    compared("all", comparison.generalisations, {"all": built}, {"all": committed})
 
 
 def drawn_with(model: str, run: Run) -> Run:
@@ -183,16 +176,11 @@ def both(run: Run, function: Callable[[Run], Any]) -> None:
             table(result)
 
 
-def compared(
-    name: str,
-    function: Callable[[Any], Any],
-    built: Mapping[str, Any],
-    reference: Mapping[str, Any],
-) -> None:
+def compared(name: str, function: Callable[[Any], Any], built: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
     """Display ``function`` (a table or chart) of the table ``name``: of the reference results, then of this build,
-    which is passed over if ``built`` is empty: such a table is made for the reference results only."""
+    unless such a table is made for the reference results only."""
     for label, tables in (("label_reference", reference), ("label_this_build", built)):
-        if tables is built and not built:
+        if tables is built and name not in built:
             continue
         result = function(tables[name]) if name in tables else None
         nothing = result is None or (isinstance(result, pd.DataFrame) and result.empty)
@@ -204,14 +192,8 @@ def compared(
 
 
 def measured(name: str, built: Mapping[str, pd.DataFrame], reference: Mapping[str, pd.DataFrame]) -> None:
-    """Display one of the dataset's measurements: of the real images first, then of this build's."""
-    for label, tables in (("label_reference", reference), ("label_this_build", built)):
-        found = tables.get(name)
-        if found is None and tables is built:
-            continue  # measured once, on the real images only
-        note("empty" if found is None or found.empty else "of", label=phrases()[label])
-        if found is not None and not found.empty:
-            table(found)
+    """:func:`compared`, of a table as it is."""
+    compared(name, lambda found: found, built, reference)
 
 
 def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
@@ -221,7 +203,7 @@ def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
     left out.
     """
     usable = [run for run in compared.values() if run is not None and not run.stale]
-    ranked = sorted(usable, key=lambda run: run.record["metrics"]["perturbed"]["value"], reverse=True)
+    ranked = sorted(usable, key=lambda run: run.accuracy("perturbed").value, reverse=True)
     rows = []
     for first, second in itertools.combinations(ranked, 2):
         labels = first.predictions["labels"]
@@ -273,9 +255,5 @@ def footer(chapter: str, used: Iterable[Run] = (), splits: Splits | None = None)
         if hashed != runs.code_hash():
             note("code_changed", then=hashed[:8], now=runs.code_hash()[:8], version=runs.TRAINING_VERSION)
     if target := os.environ.get("RICEUTILS_RECORD"):
-        small: Mapping[str, Any] = {
-            "chapter": chapter,
-            "data": splits.fingerprint if splits else None,
-            "runs": {run.name: run.record["metrics"] for run in used},
-        }
-        files.write_text(Path(target), json.dumps(small, indent=1) + "\n")
+        small = {"chapter": chapter, "data": splits.fingerprint if splits else None}
+        files.write_json(Path(target), small | {"runs": {run.name: run.record["metrics"] for run in used}})

@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from scipy import stats
 
-from riceutils import claims, config, data, evaluation, files, flops, runs, slimmed, slimming, study, training
+from riceutils import config, data, evaluation, files, flops, runs, slimmed, slimming, study, training
 from riceutils.config import TrainingParameters
 from riceutils.data import Splits
 from riceutils.plots import PALETTE, Chart, figure
@@ -38,7 +37,6 @@ def curve(
     *,
     epochs: int,
     layers: Sequence[str] | None = None,
-    progress: bool = True,
 ) -> pd.DataFrame:
     """Cut ``parent`` to ``shares`` of its FLOPs in each of ``WAYS``, train ``epochs`` more, test; finished runs load.
 
@@ -62,14 +60,12 @@ def curve(
                 seed=parent.spec.seed,
                 batch_size=parent.spec.batch_size,
                 scratch=scratch,
-                progress=progress,
             )
             rows.append(_row(run, way, share, source.name))
     return pd.DataFrame(rows)
 
 
 def _row(run: Run, way: str, share: float, parent: str) -> dict[str, object]:
-    metrics = run.record["metrics"]
     return {
         "parent": parent,
         "way": way,
@@ -78,8 +74,8 @@ def _row(run: Run, way: str, share: float, parent: str) -> dict[str, object]:
         "parameters": run.record["parameters"],
         "FLOPs": flops.count(run.model()).total,
         "epochs": len(run.history),
-        **{f"{which} accuracy": metrics[which]["value"] for which in ("clean", "perturbed")},
-        "images": metrics["clean"]["n"],
+        **{f"{which} accuracy": run.accuracy(which).value for which in ("clean", "perturbed")},
+        "images": run.accuracy().n,
     }
 
 
@@ -151,12 +147,8 @@ def _protocol(model: str, parameters: TrainingParameters) -> TrainingParameters:
 
 def interval(values: Sequence[float], images: int) -> tuple[float, float, float]:
     """Mean and 95 % interval: Student's t over seeds; of a single run, Wilson's over its test ``images``."""
-    mean = float(np.mean(values))
-    if len(values) == 1:
-        share = evaluation.wilson(round(mean * images), images)
-        return share.value, share.low, share.high
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return mean, max(0.0, mean - half), min(1.0, mean + half)
+    share = evaluation.wilson(round(values[0] * images), images) if len(values) == 1 else evaluation.student(values)
+    return share.value, max(0.0, share.low), min(1.0, share.high)
 
 
 def summary(curves: pd.DataFrame) -> pd.DataFrame:
@@ -198,8 +190,8 @@ def differences(curves: pd.DataFrame) -> pd.DataFrame:
 def _gap(gaps: np.ndarray) -> str:
     if len(gaps) < 2:
         return "" if not len(gaps) else f"{gaps[0]:+.2f}"
-    half = stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps)
-    return f"{gaps.mean():+.2f} [{gaps.mean() - half:+.2f}, {gaps.mean() + half:+.2f}]"
+    mean = evaluation.student(gaps)
+    return f"{mean.value:+.2f} [{mean.low:+.2f}, {mean.high:+.2f}]"
 
 
 def chart(curves: pd.DataFrame) -> Chart:
@@ -280,7 +272,7 @@ def reference_lossless(source: str) -> pd.DataFrame:
     Lightest first; the table is committed anew after each run, and runs that it holds are not measured again.
     """
     splits, path = study.reference(source), RESULTS / "lossless.csv"
-    kept = [runs.find(run.spec) or run for run in claims.counted() if run.spec.standard]
+    kept = [runs.find(run.spec) or run for run in runs.counted()]
     probe = slimmed.probe(splits.train, 600)
     rows = [row for row in files.read_rows(path) if row["run"] in {run.spec.key for run in kept}]
     for run in sorted(kept, key=lambda run: run.record["flops"]):

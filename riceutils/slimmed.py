@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from riceutils import models, slimming, training
+from riceutils import channels, models, slimming, training
 from riceutils.data import Split, Splits
 from riceutils.runs import Run, Spec
 
@@ -20,27 +21,20 @@ from riceutils.runs import Run, Spec
 class Parent:
     """What is slimmed: ``name`` and ``key`` say which it is, ``epochs`` how long it was trained (0: not known).
 
-    ``data`` is the fingerprint of the images that a run was trained on, ``classes`` names theirs; None of a file.
-    ``weights`` is where its frozen layers come from; the rest is what it was trained with, and what is left of it is
-    trained with.
+    ``settings`` are those fields of its spec that what is left of it is trained with. ``data`` is the fingerprint of
+    the images that a run was trained on, ``classes`` names theirs; None of a file.
     """
 
     name: str
     key: str
     network: keras.Model
-    preprocessing: str = "rgb"
+    settings: dict[str, Any]
     epochs: int = 0
-    weights: str | None = None
-    initializer: str = "glorot_uniform"
-    learning_rate: float = 1e-3
-    augment: bool = False
-    copies: int = 0
-    schedule: str = "constant"
     data: str | None = None
     classes: list[str] | None = None
 
 
-SHARED = ("preprocessing", "weights", "initializer", "learning_rate", "augment", "copies", "schedule", "data")
+SETTINGS = {"preprocessing", "weights", "initializer", "learning_rate", "augment", "copies", "schedule"}
 
 
 def parent(source: Run | str | Path, preprocessing: str = "rgb") -> Parent:
@@ -50,17 +44,15 @@ def parent(source: Run | str | Path, preprocessing: str = "rgb") -> Parent:
     output, ``FileNotFoundError`` when a run's weights were not kept.
     """
     if isinstance(source, Run):
-        spec = source.spec
-        shared = {name: getattr(spec, name) for name in SHARED}
-        return Parent(
-            spec.model, spec.key, source.model(), epochs=len(source.history), classes=source.classes, **shared
-        )
+        spec, epochs = source.spec, len(source.history)
+        settings = spec.model_dump(include=SETTINGS)
+        return Parent(spec.model, spec.key, source.model(), settings, epochs, spec.data, source.classes)
     path = Path(source).expanduser()
     try:
         network = keras.models.load_model(path, compile=False)
     except (ValueError, OSError, TypeError) as error:
         raise ValueError(f"{path} is not a Keras model ({error}). Save it with model.save('name.keras').") from error
-    network = slimming.functional(network)
+    network = channels.functional(network)
     shape = network.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] != shape[2] or shape[1] is None:
         raise ValueError(f"{path} takes {shape}; expected one square image, (None, size, size, channels).")
@@ -69,13 +61,12 @@ def parent(source: Run | str | Path, preprocessing: str = "rgb") -> Parent:
         ends = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in last)
         raise ValueError(f"{path} ends in {ends}; one layer with a softmax, class probabilities, is needed.")
     key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return Parent(path.stem, key, network, preprocessing)
+    return Parent(path.stem, key, network, {"preprocessing": preprocessing, "learning_rate": 1e-3})
 
 
 def probe(split: Split, images: int) -> np.ndarray:
     """At most ``images`` of a split, evenly from its classes: uint8 (N, H, W, 3)."""
-    rows = np.linspace(0, len(split) - 1, min(images, len(split))).astype(int)
-    return np.asarray(split.images[rows])
+    return np.asarray(split.images[split.evenly(images)])
 
 
 def slim(
@@ -90,7 +81,6 @@ def slim(
     seed: int = 0,
     batch_size: int = 32,
     scratch: bool = False,
-    progress: bool = True,
 ) -> Run:
     """Cut ``source`` (see :func:`riceutils.slimming.select`), train what is left, and save it as a run.
 
@@ -116,6 +106,7 @@ def slim(
             "images. Load the images that it was trained on, as many of each class, at its size."
         )
     frozen = {layer.name for layer in source.network.layers if layer.weights and not layer.trainable_weights}
+    whole = layers is not None and not frozen & set(layers)  # the layers whose weights were pretrained
     spec = Spec(
         model=source.name,
         data=splits.fingerprint,
@@ -123,15 +114,9 @@ def slim(
         classes=len(splits.classes),
         epochs=epochs + (source.epochs if scratch else 0),
         batch_size=batch_size,
-        learning_rate=source.learning_rate,
         patience=epochs + source.epochs,
         seed=seed,
-        initializer=source.initializer,
-        augment=source.augment,
-        copies=source.copies,
-        schedule=source.schedule,
-        weights=source.weights if layers is not None and not frozen & set(layers) else None,  # those layers are whole
-        preprocessing=source.preprocessing,
+        **source.settings | ({} if whole else {"weights": None}),
         slim={
             "parent": source.key,
             "criterion": criterion,
@@ -142,7 +127,7 @@ def slim(
         },
     )
 
-    return training.train_or_load(spec, splits, start=partial(_start, source, splits, spec), progress=progress)
+    return training.train_or_load(spec, splits, start=partial(_start, source, splits, spec))
 
 
 def _start(source: Parent, splits: Splits, spec: Spec) -> keras.Model:

@@ -7,20 +7,19 @@ together.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from riceutils import activations, flops
 from riceutils.channels import MAKERS, Channels, follow
-from riceutils.channels import UnsupportedLayer as UnsupportedLayer
-from riceutils.channels import functional as functional
 from riceutils.models import pretrained
 from riceutils.surgery import apply as apply
-from riceutils.surgery import fold as fold
 from riceutils.surgery import rebuild
 
 Budget = Mapping[str, float]
@@ -214,22 +213,12 @@ def _order(channels: Channels, images: np.ndarray, criterion: str, preprocessing
     """
     measured = activations.measure(channels.model, images, preprocessing)
     rng = np.random.default_rng(seed)
-    ranked: list[tuple[float, int]] = []
-    scores: dict[int, list[float]] = {}
-    sizes: dict[int, int] = {}
+    ranks: dict[int, list[float]] = defaultdict(list)
     for name, filters in measured.groupby("layer", sort=False):
-        layer = channels.model.get_layer(name)
-        kernel = np.asarray(layer.kernel)
-        score = CRITERIA[criterion](filters, kernel, rng)
-        ranks = np.argsort(np.argsort(score, kind="stable"), kind="stable")
-        for channel, rank in enumerate(ranks):
-            group = int(channels.outputs[str(name)][channel])
-            scores.setdefault(group, []).append((rank + 1) / len(ranks))
-            sizes[group] = len(ranks)
-    for group, ranks_of in scores.items():
-        if group not in channels.fixed:
-            ranked.append((float(np.mean(ranks_of)), group))
-    ranked.sort()
+        score = CRITERIA[criterion](filters, np.asarray(channels.model.get_layer(name).kernel), rng)
+        for group, rank in zip(channels.outputs[str(name)], stats.rankdata(score, "ordinal"), strict=True):
+            ranks[int(group)].append(rank / len(score))
+    ranked = sorted((float(np.mean(own)), group) for group, own in ranks.items() if group not in channels.fixed)
     left = {name: set(map(int, groups)) for name, groups in channels.outputs.items()}
     order = []
     for _, group in ranked:

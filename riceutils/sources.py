@@ -32,9 +32,9 @@ class DataError(ValueError):
 class Source:
     """Image files by class.
 
-    ``members`` maps a class to its file names (relative, sorted), ``read`` gives a file's bytes, and
-    ``signature`` changes when the content may have changed (cheap: sizes, dates or CRCs, no reading). Files named
-    in ``test`` are the set's own test images; where there are none, a split draws them.
+    ``members`` maps a class to its file names (relative, sorted), ``read`` gives a file's bytes or raises
+    ``DataError``, and ``signature`` changes when the content may have changed (cheap: sizes, dates or CRCs, no
+    reading). Files named in ``test`` are the set's own test images; where there are none, a split draws them.
     """
 
     name: str
@@ -91,7 +91,7 @@ def decode(content: bytes, name: str, size: int | None = None) -> Image.Image:
             raw.load()
             image = ImageOps.exif_transpose(raw)
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise unreadable(name, error) from error
+        raise _unreadable(name, error) from error
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
@@ -103,7 +103,7 @@ def decode(content: bytes, name: str, size: int | None = None) -> Image.Image:
     )
 
 
-def unreadable(name: str, error: Exception) -> DataError:
+def _unreadable(name: str, error: Exception) -> DataError:
     """The error for an image file that cannot be read because of ``error``."""
     reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else error
     return DataError(f"Cannot read image {name}: {reason}. Repair or remove it, or ask to skip.")
@@ -156,7 +156,7 @@ def _read_file(root: Path, name: str) -> bytes:
     try:
         return (root / name).read_bytes()
     except OSError as error:
-        raise unreadable(name, error) from error
+        raise _unreadable(name, error) from error
 
 
 def _zip(path: Path) -> Source:

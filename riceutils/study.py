@@ -22,7 +22,7 @@ from riceutils.models import pretrained
 from riceutils.runs import Run, Spec
 
 
-def load(parameters: DataParameters, *, progress: bool = True) -> Splits:
+def load(parameters: DataParameters) -> Splits:
     """The splits that ``parameters`` ask for; the split is drawn by seed 0 whatever the training's seed is,
     so that runs of several seeds are tested on the same images."""
     return data.load(
@@ -30,7 +30,6 @@ def load(parameters: DataParameters, *, progress: bool = True) -> Splits:
         parameters.image_size,
         parameters.images_per_class,
         skip_unreadable=parameters.skip_unreadable,
-        progress=progress,
     )
 
 
@@ -128,7 +127,7 @@ def maps(run: Run, images: np.ndarray, layers: list[str] | None = None) -> dict[
     return activations.maps(run.model(), images, layers, run.spec.preprocessing)
 
 
-def generalise(wanted: Iterable[Run], splits: Splits, images: int, *, progress: bool = True) -> None:
+def generalise(wanted: Iterable[Run], splits: Splits, images: int) -> None:
     """Measure how runs stand each perturbation and corruption alone, on at most ``images`` test images.
 
     The table is kept in the run's folder; a run that has one of as many images is left alone. Runs are measured
@@ -149,7 +148,7 @@ def generalise(wanted: Iterable[Run], splits: Splits, images: int, *, progress: 
         trunk = (run.spec.weights, run.spec.preprocessing) if run.spec.weights else folder
         groups.setdefault(trunk, {})[str(folder)] = run
     predictors = {name: predict for group in groups.values() for name, predict in _predictors(group).items()}
-    tables = generalisation.measure(predictors, splits.test.images[rows], splits.test.labels[rows], progress=progress)
+    tables = generalisation.measure(predictors, splits.test.images[rows], splits.test.labels[rows])
     for folder in missing:
         files.write_csv(folder / runs.GENERALISATION, tables[str(folder)])
 

@@ -74,7 +74,7 @@ def perturbed_test(splits: Splits) -> np.ndarray:
     return np.load(target, mmap_mode="r")
 
 
-def prepare(model: keras.Model, spec: Spec, splits: Splits, reuse: bool = True, progress: bool = True) -> Subject:
+def prepare(model: keras.Model, spec: Spec, splits: Splits, reuse: bool = True) -> Subject:
     """What ``model`` is trained on as ``spec`` says; frozen layers are computed once if ``reuse`` and if that helps.
 
     With ``spec.copies``, training images come once as they are and so many times perturbed, validation images once
@@ -89,7 +89,7 @@ def prepare(model: keras.Model, spec: Spec, splits: Splits, reuse: bool = True, 
         "perturbed": [perturbed_test(splits)],
     }
     divided = features.cut(model) if reuse else None
-    computed = _features(divided, images, spec, progress) if divided is not None else None
+    computed = _features(divided, images, spec) if divided is not None else None
     if spec.copies and computed is None:
         raise ValueError(
             f"{spec.model}: copies are for networks that shrink their images first, as far as the cache has room "
@@ -99,17 +99,14 @@ def prepare(model: keras.Model, spec: Spec, splits: Splits, reuse: bool = True, 
     sides = {}
     for side in ("train", "validation"):
         split, sets = getattr(splits, side), images[side]
-        if len(sets) > 1:
-            labels, names = np.tile(split.labels, len(sets)), split.files * len(sets)
-            split = replace(split, images=Joined(sets), labels=labels, files=names)
-        sides[side] = replace(split, images=sets[0]) if len(sets) == 1 else split
+        seen = sets[0] if len(sets) == 1 else Joined(sets)
+        labels, names = np.tile(split.labels, len(sets)), split.files * len(sets)
+        sides[side] = replace(split, images=seen, labels=labels, files=names)
     network = model if divided is None or computed is None else divided.head
     return Subject(network, **sides, tests={which: images[which][0] for which in ("clean", "perturbed")})
 
 
-def _features(
-    divided: features.Cut, images: dict[str, list[Any]], spec: Spec, progress: bool
-) -> dict[str, list[Any]] | None:
+def _features(divided: features.Cut, images: dict[str, list[Any]], spec: Spec) -> dict[str, list[Any]] | None:
     """The trunk's outputs in place of images; None when they can't be kept."""
     own = spec.key if spec.slim else f"{spec.model} {spec.initializer} {spec.seed}"
     if not divided.trunk.weights:
@@ -118,7 +115,7 @@ def _features(
     for side, sets in images.items():
         for number, pixels in enumerate(sets):
             name = f"{side}{number or ''}"
-            found = features.load(divided, pixels, spec.data, name, spec.weights or own, spec.preprocessing, progress)
+            found = features.load(divided, pixels, spec.data, name, spec.weights or own, spec.preprocessing)
             if found is None:
                 return None
             result.setdefault(side, []).append(found)

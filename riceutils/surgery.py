@@ -74,13 +74,8 @@ def rebuild(
             continue
         merged = kind == "Concatenate" or len(keras.tree.flatten(old.input)) > 1
         made[id(old.output)] = layer(given if merged else given[0])
-    result = keras.Model(
-        [made[id(tensor)] for tensor in template.inputs] if len(template.inputs) > 1 else made[id(template.inputs[0])],
-        [made[id(tensor)] for tensor in template.outputs]
-        if len(template.outputs) > 1
-        else made[id(template.outputs[0])],
-        name=model.name,
-    )
+    ends = [[made[id(tensor)] for tensor in side] for side in (template.inputs, template.outputs)]
+    result = keras.Model(*(side[0] if len(side) == 1 else side for side in ends), name=model.name)
     for layer in result.layers:
         if not layer.weights:
             continue
@@ -132,16 +127,14 @@ def fold(model: keras.Model) -> keras.Model:
         for layer in operations
         if type(layer).__name__ == "BatchNormalization" and uses[id(layer.input)] == 1 and id(layer.input) in linear
     }
-    made: dict[int, Any] = {id(tensor): keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in template.inputs}
-    for old in operations:
-        given = [made[id(tensor)] for tensor in keras.tree.flatten(old.input)]
-        if old.name in norms.values():
-            made[id(old.output)] = given[0]
-            continue
-        settings = old.get_config() | ({"use_bias": True} if old.name in norms else {})
-        made[id(old.output)] = type(old).from_config(settings)(given if len(given) > 1 else given[0])
-    ends = [[made[id(tensor)] for tensor in side] for side in (template.inputs, template.outputs)]
-    result = keras.Model(*(side[0] if len(side) == 1 else side for side in ends), name=model.name)
+
+    def biased(layer: keras.Layer) -> keras.Layer:
+        return type(layer).from_config(layer.get_config() | ({"use_bias": True} if layer.name in norms else {}))
+
+    def passed(layer: keras.Layer, *inputs: keras.KerasTensor, **options: Any) -> keras.KerasTensor:
+        return inputs[0] if layer.name in norms.values() else layer(*inputs, **options)
+
+    result = keras.models.clone_model(template, clone_function=biased, call_function=passed)
     for layer in result.layers:
         if layer.weights:
             old = model.get_layer(layer.name)

@@ -18,12 +18,11 @@ from tqdm.keras import TqdmCallback
 
 from riceutils import activations, evaluation, features, files, flops, models, perturb, runs, subjects
 from riceutils.checkpoint import Checkpoint
-from riceutils.data import Split, Splits
-from riceutils.models import pretrained
+from riceutils.data import Splits, inputs
 from riceutils.runs import Run, Spec
 from riceutils.subjects import Subject
-from riceutils.subjects import perturbed_test as perturbed_test
 
+BATCH = 64  # images that are predicted at once
 TIMED = 64  # test images that the time per image is taken from
 
 
@@ -33,7 +32,6 @@ def train_or_load(
     *,
     start: Callable[[], keras.Model] | None = None,
     tensorboard: str = "",
-    progress: bool = True,
     reuse: bool = True,
 ) -> Run:
     """Return the run of ``spec``: loaded if it is in the cache, else resumed or trained, measured and saved.
@@ -50,16 +48,16 @@ def train_or_load(
     if finished is not None:
         return finished
     runs.code_hash()  # of the code that trains, not of what it may have become when training ends
-    folder = files.home() / "runs" / f"{spec.model}-{spec.key}"
+    folder = files.home() / "runs" / spec.name
     state = folder.with_name(f".{folder.name}.state.npz")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(state.with_suffix(".lock")):  # a second process waits, then loads
         finished = runs.find(spec)
         if finished is None:
             model = new_model(spec, start)
-            subject = subjects.prepare(model, spec, splits, reuse and not spec.augment, progress)
+            subject = subjects.prepare(model, spec, splits, reuse and not spec.augment)
             _compile(subject.network, spec, len(subject.train))
-            history, stopped, share = _fit(subject, spec, state, tensorboard, progress)
+            history, stopped, share = _fit(subject, spec, state, tensorboard)
             _save(folder, model, subject, spec, splits, history, stopped, share)
             state.unlink(missing_ok=True)
             finished = Run(folder)
@@ -115,24 +113,21 @@ def estimate(spec: Spec, images: int, validation: int) -> float:
     return once + spec.epochs * epoch
 
 
-def _fit(
-    subject: Subject, spec: Spec, state: Path, tensorboard: str, progress: bool
-) -> tuple[pd.DataFrame, str, float | None]:
+def _fit(subject: Subject, spec: Spec, state: Path, tensorboard: str) -> tuple[pd.DataFrame, str, float | None]:
     """Train; give the history, why it ended, and, if the loss sat at guessing, the gradient's share."""
     network, train, validation = subject.network, subject.train, subject.validation
     if not spec.epochs:
         return _untrained(subject, spec), "epoch limit", None
-    checkpoint = Checkpoint(spec, state, _probe(train, spec))
+    checkpoint = Checkpoint(spec, state, train.arrays(train.evenly(64), spec.preprocessing))
     checkpoint.load(network)
     first = len(checkpoint.history)
     if first >= spec.epochs or checkpoint.done:
         network.set_weights(checkpoint.resumed["best_weights"])  # type: ignore[index]
         return pd.DataFrame(checkpoint.history), checkpoint.stopped, checkpoint.gradient_share
-    callbacks: list[keras.callbacks.Callback] = [checkpoint]
+    bar = TqdmCallback(epochs=spec.epochs, verbose=1, tqdm_class=tqdm, mininterval=1)
+    callbacks: list[keras.callbacks.Callback] = [checkpoint, bar]
     if tensorboard:
-        callbacks.append(keras.callbacks.TensorBoard(Path(tensorboard) / f"{spec.model}-{spec.key}"))
-    if progress:
-        callbacks.append(TqdmCallback(epochs=spec.epochs, verbose=1, tqdm_class=tqdm, mininterval=1))
+        callbacks.append(keras.callbacks.TensorBoard(Path(tensorboard) / spec.name))
     augment = None
     if spec.augment:
 
@@ -163,24 +158,13 @@ def _untrained(subject: Subject, spec: Spec) -> pd.DataFrame:
     return pd.DataFrame([row | {"seconds": 0.0}])
 
 
-def _probe(train: Split, spec: Spec, images: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and one-hot labels, spread over the classes, on which gradients are looked at."""
-    rows = np.linspace(0, len(train) - 1, min(images, len(train))).astype(int)
-    return _inputs(train.images[rows], spec.preprocessing), keras.utils.to_categorical(train.labels[rows], spec.classes)
-
-
-def _inputs(images: np.ndarray, preprocessing: str) -> np.ndarray:
-    """What a network takes: preprocessed images, or features as they are."""
-    return pretrained.preprocess(images, preprocessing) if images.dtype == np.uint8 else images.astype(np.float32)
-
-
-def predict(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb", batch_size: int = 64) -> Any:
+def predict(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") -> Any:
     """Class probabilities float32 (N, classes) of uint8 ``images`` (N, H, W, 3), or of features, float16 (N, ...).
 
     A model with several named outputs gives a dictionary of them.
     """
-    pieces = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-    results = [model.predict_on_batch(_inputs(piece, preprocessing)) for piece in pieces]
+    pieces = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    results = [model.predict_on_batch(inputs(piece, preprocessing)) for piece in pieces]
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *results)
 
 
@@ -205,7 +189,7 @@ def _save(
     seconds = time.perf_counter() - start
     filters = activations.measure(model, splits.test.images, spec.preprocessing)
     best = int(history["val_loss"].to_numpy().argmin())
-    known = None if spec.slim else models.build(spec.model, classes=spec.classes, **spec.options)
+    whole = model if spec.slim else models.build(spec.model, classes=spec.classes, **spec.options)
     metrics = {
         name: vars(evaluation.accuracy(p, labels)) | {"loss": evaluation.loss(p, labels)}
         for name, p in probabilities.items()
@@ -222,7 +206,7 @@ def _save(
         },
         "parameters": model.count_params(),
         "trainable_parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
-        "flops": flops.count(known or model).total,  # at the architecture's own size; of a slimmed one, at the run's
+        "flops": flops.count(whole).total,  # at the architecture's own size; of a slimmed one, at the run's
         "best_epoch": int(history["epoch"].iloc[best]),
         "stopped": stopped,
         "gradient_share": gradient_share,

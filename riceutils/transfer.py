@@ -59,8 +59,12 @@ def scores() -> Chart:
         y = np.arange(len(table)) + (number - 1) * height
         bars = axis.barh(y, table[column], height * 0.92, color=PALETTE[number], label=words)
         axis.bar_label(bars, fmt="%.4f", padding=3, fontsize=8)
-    axis.set(xlabel="published accuracy, 20 superclasses of CIFAR-100", xlim=(0, 1.08), yticks=range(len(table)))
-    axis.set_yticklabels(table.index)
+    axis.set(
+        xlabel="published accuracy, 20 superclasses of CIFAR-100",
+        xlim=(0, 1.08),
+        yticks=range(len(table)),
+        yticklabels=table.index,
+    )
     axis.invert_yaxis()
     canvas.legend(loc="outside lower center", ncols=3, fontsize=8)
     names = {"accuracy": "training accuracy", "val_accuracy": "validation accuracy", "evaluation": "test"}
@@ -126,8 +130,7 @@ def pixels(image: np.ndarray) -> Chart:
             axis.plot([values.min(), values.max()], [place, place], color=color, linewidth=5, solid_capstyle="butt")
             axis.plot(values.mean(), place, "o", color="k", ms=4)
             rows.append((how, name, values.min(), values.mean(), values.max()))
-        axis.set(title=how, yticks=range(3), ylim=(2.6, -0.6), xlabel="minimum, mean, maximum")
-        axis.set_yticklabels(list(order))
+        axis.set(title=how, ylim=(2.6, -0.6), xlabel="minimum, mean, maximum", yticks=range(3), yticklabels=list(order))
     return canvas, pd.DataFrame(rows, columns=["preprocessing", "channels", "minimum", "mean", "maximum"])
 
 
@@ -146,7 +149,7 @@ def results(built: Mapping[str, Run]) -> pd.DataFrame:
 
 def reference(built: Mapping[str, Run]) -> None:
     """Display the reference trainings of VGG16 on photographs and on rice beside this build's, and their curves."""
-    kinds = {"fc": "head only", "all": "all layers", "exp": "wider head"}
+    kinds = ("fc", "all", "exp")
     ours = [finished for finished in built.values() if finished.spec.model.startswith("transfer_vgg16")]
     rows: dict[str, list[Run]] = {}
     for images in SETS:

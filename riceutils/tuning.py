@@ -112,7 +112,7 @@ def _key(options: Mapping[Any, Any]) -> str:
     return json.dumps([options["pool"], options["stem"], json.loads(units) if isinstance(units, str) else units])
 
 
-def search(splits: data.Splits, budget: int, *, epochs: int, copies: int, seed: int = 0) -> pd.DataFrame:
+def search(splits: data.Splits, budget: int, *, epochs: int, copies: int) -> pd.DataFrame:
     """:func:`riceutils.lightest.search` with TPE choosing among networks of the wide space within the limits."""
 
     rows: list[pd.DataFrame] = []
@@ -123,7 +123,7 @@ def search(splits: data.Splits, budget: int, *, epochs: int, copies: int, seed: 
         rows.append(lightest.search(splits, [options], epochs=epochs, copies=copies))
         return float(rows[-1]["val_accuracy"].iloc[0])
 
-    sample(wide, judge, budget, seed)
+    sample(wide, judge, budget, 0)
     return pd.concat(rows, ignore_index=True)
 
 

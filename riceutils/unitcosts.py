@@ -94,13 +94,6 @@ def separable(model: keras.Model) -> Chart:
     return canvas, table
 
 
-def outputs(run: Run, images: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
-    """Outputs of any layers of a run's network (also of activations of their own) for uint8 ``images`` (N, H, W, 3)."""
-    model = run.model()
-    network = keras.Model(model.input, {name: model.get_layer(name).output for name in layers})
-    return {name: np.asarray(output) for name, output in network(images / np.float32(255), training=False).items()}
-
-
 def latency(names: Sequence[str], rounds: int = 7) -> Chart:
     """Median milliseconds per image, one at a time and ``BATCHES[1]`` together, at 224×224 on all cores.
 

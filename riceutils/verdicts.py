@@ -38,7 +38,6 @@ def combine(verdicts: Iterable[str]) -> str:
 class Verdict:
     """What became of a claim: the evidence of each part; a table without a column ``verdict`` is context."""
 
-    claim: str
     parts: dict[str, pd.DataFrame]
 
     @property
@@ -50,11 +49,6 @@ class Verdict:
     def verdict(self) -> str:
         """One of ``VERDICTS``."""
         return combine(self.judged.values())
-
-    @property
-    def evidence(self) -> pd.DataFrame:
-        """All rows that are judged, under their ``part``."""
-        return pd.concat([self.parts[name].assign(part=name) for name in self.judged], ignore_index=True)
 
 
 def as_table(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image, ImageDraw
 
+os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # the same sums whatever the machine's instruction set
 
@@ -80,14 +81,14 @@ def splits():
     """A few embedded synthetic images of each variety, as small as the study's networks take them."""
     from riceutils import data
 
-    return data.load("synthetic", 32, [8, 4, 6], progress=False)
+    return data.load("synthetic", 32, [8, 4, 6])
 
 
 @pytest.fixture(scope="session")
 def grains_splits(grains_folder):
     from riceutils import data
 
-    return data.load(grains_folder, 64, [24, 6, 10], progress=False)
+    return data.load(grains_folder, 64, [24, 6, 10])
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ def write(path, **changes):
 
 
 def test_digits_are_embedded_and_split_like_any_source():
-    splits = data.load("digits", 16, [20, 5, 10], progress=False)
+    splits = data.load("digits", 16, [20, 5, 10])
     assert [len(side) for side in (splits.train, splits.validation, splits.test)] == [200, 50, 100]
     assert splits.classes == [str(digit) for digit in range(10)]
     assert splits.train.images.shape == (200, 16, 16, 3)
@@ -31,7 +31,7 @@ def test_digits_are_embedded_and_split_like_any_source():
 
 def test_a_file_keeps_its_own_test_images(tmp_path):
     path = write(tmp_path / "mine.npz")
-    splits = data.load(path, 8, None, progress=False)
+    splits = data.load(path, 8, None)
     stored = np.load(path)
     assert [len(side) for side in (splits.train, splits.validation, splits.test)] == [27, 3, 15]
     ours = {image.tobytes() for image in splits.test.images}
@@ -44,7 +44,7 @@ def test_a_training_image_that_is_also_a_test_image_is_not_trained_on(tmp_path):
     arrays_ = content()
     arrays_["x_train"][0] = arrays_["x_test"][0]
     np.savez(tmp_path / "twin.npz", **arrays_)
-    splits = data.load(tmp_path / "twin.npz", 8, [6, 2, 5], progress=False)
+    splits = data.load(tmp_path / "twin.npz", 8, [6, 2, 5])
     twin = arrays_["x_test"][0].tobytes()
     assert twin in {image.tobytes() for image in splits.test.images}
     assert twin not in {image.tobytes() for image in (*splits.train.images, *splits.validation.images)}
@@ -53,7 +53,7 @@ def test_a_training_image_that_is_also_a_test_image_is_not_trained_on(tmp_path):
 def test_mnist_gets_a_border_and_words_come_from_the_name(tmp_path):
     grey = RNG.integers(1, 256, (45, 28, 28), np.uint8)
     path = write(tmp_path / "mnist.npz", x_train=grey[:30], x_test=grey[30:])
-    padded = data.load(path, 32, [4, 2, 2], progress=False).train.images
+    padded = data.load(path, 32, [4, 2, 2]).train.images
     assert not padded[:, :2].any()
     assert not padded[:, :, -2:].any()
     assert padded[:, 2:-2, 2:-2].all()
@@ -102,7 +102,7 @@ def test_a_missing_and_a_damaged_file(tmp_path):
 
 def test_too_few_of_a_class_says_how_many_of_each_kind(tmp_path):
     with pytest.raises(DataError, match="10 to train and validate, 5 to test"):
-        data.load(write(tmp_path / "few.npz"), 8, [4, 2, 6], progress=False)
+        data.load(write(tmp_path / "few.npz"), 8, [4, 2, 6])
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100_coarse"])

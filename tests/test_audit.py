@@ -31,7 +31,7 @@ def spoilt(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(spoilt):
-    return audit.audit(spoilt, progress=False)
+    return audit.audit(spoilt)
 
 
 def test_unreadable_files_are_named_not_raised(report):
@@ -80,13 +80,13 @@ def test_text_has_it_all(report):
 
 def test_same_image_in_two_classes_is_reported(folder):
     shutil.copy(folder / "long" / "long (3).jpg", folder / "round" / "other.jpg")
-    text = str(audit.audit(folder, progress=False))
+    text = str(audit.audit(folder))
     assert "1 groups, 1 of them in more than one class" in text
     assert "No split is possible. The same image lies in two classes" in text
 
 
 def test_a_clean_folder(folder):
-    report = audit.audit(folder, progress=False)
+    report = audit.audit(folder)
     assert report.unreadable.empty
     assert report.duplicates.empty
     assert report.near_duplicates.empty
@@ -96,7 +96,7 @@ def test_a_clean_folder(folder):
 def test_nothing_readable(folder):
     for path in folder.rglob("*.jpg"):
         path.write_bytes(b"")
-    assert len(audit.audit(folder, progress=False).unreadable) == 24
+    assert len(audit.audit(folder).unreadable) == 24
 
 
 def test_near_pairs_equal_brute_force(monkeypatch):
@@ -123,7 +123,7 @@ def test_black_images_are_all_near_each_other():
 def test_the_real_zip_has_73_pairs_in_ipsala(real_zip):
     source = open_source(real_zip)
     members = {"Ipsala": source.members["Ipsala"], "Jasmine": source.members["Jasmine"][:100]}
-    report = audit.audit(type(source)("part", members, source.read, "part"), progress=False)
+    report = audit.audit(type(source)("part", members, source.read, "part"))
     assert report.duplicates.groupby("group").size().tolist() == [2] * 73
     assert report.classes["copies"].tolist() == [73, 0]
     assert report.near_duplicates.empty
@@ -192,7 +192,7 @@ def test_shortcut_says_which_class_is_too_small():
 
 
 def test_checks_run_on_a_users_folder(grains_folder):
-    table = baseline.table(grains_folder, progress=False)
+    table = baseline.table(grains_folder)
     assert shortcuts.order_effects(table)["images"].tolist() == [40, 40, 40]
     assert shortcuts.populations(table, "round")["images"].sum() == 40
     assert shortcuts.shortcut(table)["images"].tolist() == [120] * 3

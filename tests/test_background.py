@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from riceutils import background, models, runs, study, subjects, training
-from riceutils.config import BackgroundParameters, ParameterError, TrainingParameters
+from riceutils.config import BackgroundParameters, TrainingParameters
 from riceutils.runs import Spec
 
 
@@ -16,11 +16,6 @@ def test_every_declared_training_names_an_architecture_and_its_options():
     for name, entry in background.declared().items():
         assert entry["model"] in models.names(), name
         assert set(entry) <= {"model", "data", "options", "seeds", *BackgroundParameters.model_fields, "weights"}, name
-
-
-def test_an_unknown_training_names_the_known():
-    with pytest.raises(ParameterError, match=r"Unknown training 'lenet'\. Trainings: lenet5"):
-        background.reference("lenet")
 
 
 def test_a_reference_training_is_committed_without_its_predictions(tmp_path, monkeypatch):
@@ -44,7 +39,7 @@ def test_a_reference_training_is_committed_without_its_predictions(tmp_path, mon
 
 
 def test_grey_networks_see_one_channel_and_options_are_part_of_the_run():
-    splits = study.load(parameters(image_size=28), progress=False)
+    splits = study.load(parameters(image_size=28))
     plain = background.run("resnet_preact_small", parameters(image_size=28), splits, units=1, skip=False)
     residual = background.run("resnet_preact_small", parameters(image_size=28), splits, units=1)
     assert plain.spec.preprocessing == "grey"
@@ -56,16 +51,16 @@ def test_grey_networks_see_one_channel_and_options_are_part_of_the_run():
 def test_copies_multiply_the_training_images_and_the_seed_does_not_draw_them():
     loaded = study.load(TrainingParameters(
         batch_size=8, patience=5, time_limit=0, data="synthetic", image_size=64, images_per_class=[4, 2, 3], epochs=2
-    ), progress=False)  # fmt: skip
+    ))  # fmt: skip
     spec = Spec(
         model="rice_nano", data=loaded.fingerprint, image_size=64, classes=5, epochs=2, batch_size=8,
         learning_rate=1e-3, patience=5, seed=0, copies=2, schedule="cosine", options={"pool": 4},
     )  # fmt: skip
-    run = training.train_or_load(spec, loaded, progress=False)
+    run = training.train_or_load(spec, loaded)
     assert run.record["features_reused"]
     assert not run.spec.standard
-    subject = subjects.prepare(training.new_model(spec), spec, loaded, progress=False)
-    other = subjects.prepare(training.new_model(spec), spec.model_copy(update={"seed": 1}), loaded, progress=False)
+    subject = subjects.prepare(training.new_model(spec), spec, loaded)
+    other = subjects.prepare(training.new_model(spec), spec.model_copy(update={"seed": 1}), loaded)
     assert len(subject.train) == 3 * len(loaded.train)
     assert len(subject.validation) == 2 * len(loaded.validation)
     rows = np.arange(len(subject.train))
@@ -74,13 +69,13 @@ def test_copies_multiply_the_training_images_and_the_seed_does_not_draw_them():
 
 
 def test_copies_need_a_network_that_shrinks_its_images():
-    loaded = study.load(parameters(data="synthetic"), progress=False)
+    loaded = study.load(parameters(data="synthetic"))
     spec = Spec(
         model="cnn_light", data=loaded.fingerprint, image_size=32, classes=5, epochs=1, batch_size=8,
         learning_rate=1e-3, patience=5, seed=0, copies=2,
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"cnn_light: copies are for networks that shrink.*Use augment instead"):
-        training.train_or_load(spec, loaded, progress=False)
+        training.train_or_load(spec, loaded)
 
 
 def test_joined_sets_equal_their_concatenation():

@@ -100,16 +100,16 @@ def test_class_with_too_few_training_images():
 
 
 def test_table_of_a_source(grains_folder):
-    table = baseline.table(grains_folder, per_class=5, progress=False)
+    table = baseline.table(grains_folder, per_class=5)
     assert table["class"].value_counts().to_dict() == {"long": 5, "round": 5, "large": 5}
     assert table["bytes"].tolist() == [(grains_folder / name).stat().st_size for name in table["file"]]
-    again = baseline.table(grains_folder, per_class=5, progress=False)
+    again = baseline.table(grains_folder, per_class=5)
     assert table.equals(again)
-    assert not table.equals(baseline.table(grains_folder, per_class=5, seed=1, progress=False))
+    assert not table.equals(baseline.table(grains_folder, per_class=5, seed=1))
     mean = table.groupby("class")["aspect"].mean()
     assert mean["long"] > 3 > 2 > mean["round"]
 
 
 def test_unreadable_files_are_left_out_of_the_table(folder):
     (folder / "long" / "notes.jpg").write_text("not a picture")
-    assert len(baseline.table(folder, progress=False)) == 24
+    assert len(baseline.table(folder)) == 24

@@ -130,7 +130,7 @@ def test_each_backbone_has_one_rule_of_preprocessing():
     ("backbone", "label", "how"), [("resnet50", "head only", "rgb"), ("mobilenetv3", "all layers", "raw")]
 )
 def test_the_other_backbones_run_without_weights(backbone, label, how, monkeypatch):
-    splits = data.load("rice", 32, [4, 2, 2], progress=False)
+    splits = data.load("rice", 32, [4, 2, 2])
     values = {"backbone": backbone, "weights": "none", "epochs": 1, "images_per_class": [4, 2, 2]}
     parameters = config.check("20_transfer_learning", values)
     one = {label: background.transfer_models(backbone)[label]}  # these networks are slow to build and to measure

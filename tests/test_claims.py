@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from riceutils import claims, conclusion, dataset, dead, evaluation, ledger, page, runs, verdicts
+from riceutils import activations, claims, conclusion, dataset, dead, evaluation, ledger, page, runs, verdicts
 
 IMAGES = 1000
 BLACK = [1, 1, 0, 0]  # shares of images on which the filters of a layer fire
@@ -94,9 +94,8 @@ def test_one_verdict_of_several(parts, one):
 def test_without_results_nothing_is_invented(claim, committed, monkeypatch):
     monkeypatch.setattr(dead, "read", dict)
     verdict = claims.CLAIMS[claim]()
-    assert verdict.claim == claim
     assert verdict.verdict == "not measured yet"
-    assert set(verdict.evidence["verdict"]) <= {"not measured yet", ""}
+    assert set(verdict.judged.values()) == {"not measured yet"}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +114,7 @@ def test_black_maps(committed, fires, expected):
 
 def test_an_inception_module_is_one_depth():
     names = pd.Series(["conv1", "conv2_reduce", "inception_3a_1x1", "inception_3a_5x5_reduce", "inception_3b_1x1"])
-    assert list(claims.depths(names)) == [0, 1, 2, 2, 3]
+    assert list(activations.depths(names)) == [0, 1, 2, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +154,8 @@ def test_kept_accuracy(committed, light, expected):
     committed("cnn_light", **light)
     verdict = claims.kept_accuracy()
     assert list(verdict.judged.values()) == expected
-    assert (verdict.evidence["verdict"] == "not measured yet").sum() == 2 * 3  # the other pairs
+    rows = pd.concat([verdict.parts[name] for name in verdict.judged])
+    assert (rows["verdict"] == "not measured yet").sum() == 2 * 3  # the other pairs
     assert verdict.parts["saved"]["of it convolutions"][0] < 0.01  # erratum 9
 
 

@@ -19,7 +19,7 @@ SIDES = data.SIDES
 
 
 def quietly(source, *arguments, **options):
-    return data.load(source, *arguments, progress=False, **options)
+    return data.load(source, *arguments, **options)
 
 
 # What is wrong is said, by name.
@@ -93,12 +93,12 @@ def test_unwritable_cache_folder(folder, tmp_path, monkeypatch):
 def test_manifest_has_a_row_per_file(folder):
     draw("round", 50).convert("L").resize((30, 20)).save(folder / "round" / "grey.png")
     draw("round", 51).convert("RGBA").save(folder / "round" / "clear.png")
-    table = manifest(open_source(folder), progress=False)
+    table = manifest(open_source(folder))
     assert len(table) == 26
     assert table["sha256"].str.fullmatch("[0-9a-f]{64}").all()
     assert table.set_index("file").loc["round/grey.png", ["width", "height"]].tolist() == [30, 20]
     assert quietly(folder, 32).train.images.shape[1:] == (32, 32, 3)
-    pd.testing.assert_frame_equal(table, manifest(open_source(folder), progress=False))  # from the cache
+    pd.testing.assert_frame_equal(table, manifest(open_source(folder)))  # from the cache
 
 
 def test_split_is_stratified_and_leaves_no_file_on_two_sides(folder):

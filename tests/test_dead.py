@@ -116,7 +116,7 @@ def test_normalising_keeps_the_architecture_and_centres_what_reaches_each_relu(n
 
 @pytest.fixture(scope="module")
 def first(grains_splits):
-    return dead.experiment(grains_splits, FEW, [0, 1], 2, images=30, model="cnn_light", progress=False)
+    return dead.experiment(grains_splits, FEW, [0, 1], 2, images=30, model="cnn_light")
 
 
 def test_an_experiment_has_a_row_per_training_and_an_example_of_each_state(first):
@@ -132,7 +132,7 @@ def test_an_experiment_goes_on_where_it_stopped(first, grains_splits, monkeypatc
     trained = []
     fit = keras.Model.fit
     monkeypatch.setattr(keras.Model, "fit", lambda self, *a, **k: trained.append(1) or fit(self, *a, **k))
-    rows, _ = dead.experiment(grains_splits, FEW, [0, 1, 2], 2, images=30, model="cnn_light", progress=False)
+    rows, _ = dead.experiment(grains_splits, FEW, [0, 1, 2], 2, images=30, model="cnn_light")
     assert len(trained) == len(FEW)  # seed 2 only
     assert len(rows) == 3 * len(FEW)
     kept = rows[rows["seed"] < 2].reset_index(drop=True)

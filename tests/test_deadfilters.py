@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from riceutils import activations, claims, config, deadfilters, filtercharts, study
+from riceutils import activations, config, deadfilters, filtercharts, runs, study
 
 VALUES = {"data": "synthetic", "image_size": 32, "images_per_class": [8, 4, 6], "epochs": 1}
 
@@ -89,7 +89,7 @@ def test_twins_and_old_tables(run, spoilt, splits):
 
 
 def test_the_reference_runs_have_a_census():
-    counted = claims.counted()
+    counted = runs.counted()
     table = deadfilters.totals(counted)
     assert len(table) == len(counted) > 0
     assert table["share"].between(table["low"], table["high"]).all()
@@ -105,10 +105,10 @@ def test_the_experiment_goes_on_where_it_stopped_and_keeps_what_it_cannot_measur
     monkeypatch.setattr(deadfilters, "RESULTS", tmp_path)
     monkeypatch.setattr(deadfilters.study, "reference", lambda source: splits)
     other = study.run("final", config.check("10_final_model", VALUES), splits)
-    monkeypatch.setattr(deadfilters.claims, "counted", lambda: [run])
+    monkeypatch.setattr(deadfilters.runs, "counted", lambda: [run])
     deadfilters.reference("anything")
     first = deadfilters.committed()["looks"]
-    monkeypatch.setattr(deadfilters.claims, "counted", lambda: [run, other])
+    monkeypatch.setattr(deadfilters.runs, "counted", lambda: [run, other])
     monkeypatch.setattr(type(run), "has_weights", property(lambda self: self.spec.model == "final"))
     measured, looks = [], deadfilters.looks
     monkeypatch.setattr(deadfilters, "looks", lambda run, images: measured.append(run.spec.model) or looks(run, images))

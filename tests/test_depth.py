@@ -13,7 +13,7 @@ def parameters():
 
 @pytest.fixture(scope="module")
 def splits(parameters):
-    return study.load(parameters, progress=False)
+    return study.load(parameters)
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def test_other_first_layers_are_what_keras_builds():
 
 
 def test_slopes_and_flat_ends():
-    splits = data.load("synthetic", 32, [4, 2, 2], progress=False)
+    splits = data.load("synthetic", 32, [4, 2, 2])
     parameters = config.check("14_alexnet", {"data": "synthetic", "epochs": 1})
     runs = {
         name: background.run("alexnet_small", parameters, splits, activation=name.lower()) for name in designcharts.FLAT

@@ -9,7 +9,7 @@ from riceutils import data, features, files, models, runs, training
 
 @pytest.fixture(scope="module")
 def splits(grains_folder):
-    return data.load(grains_folder, 32, [12, 4, 6], progress=False)
+    return data.load(grains_folder, 32, [12, 4, 6])
 
 
 @pytest.fixture(autouse=True)
@@ -24,19 +24,18 @@ def spec_of(splits, model="vgg_light", **changes):
 
 
 def load(divided, splits, images=None):
-    return features.load(
-        divided, splits.test.images if images is None else images, "data", "test", "s", "rgb", progress=False
-    )
+    return features.load(divided, splits.test.images if images is None else images, "data", "test", "s", "rgb")
 
 
 @pytest.mark.parametrize(
     ("model", "output"), [("vgg16", (2, 2, 512)), ("vgg_light", (512,)), ("vgg_light_draft", (256,))]
 )
 def test_the_cut_lies_before_the_first_trained_layer(model, output):
-    divided = features.cut(models.build(model, (32, 32, 3), weights="none"))
+    whole = models.build(model, (32, 32, 3), weights="none")
+    divided = features.cut(whole)
     assert divided.trunk.output.shape[1:] == output
     assert not divided.trunk.trainable_weights
-    assert len(divided.head.trainable_weights) == len(divided.model.trainable_weights)
+    assert len(divided.head.trainable_weights) == len(whole.trainable_weights)
 
 
 @pytest.mark.parametrize("model", ["cnn_light", "final", "googlenet_light"])
@@ -65,11 +64,11 @@ def test_a_graph_with_a_way_around_the_boundary_is_not_cut():
 @pytest.mark.parametrize("model", ["vgg16", "vgg_light"])
 def test_training_on_features_agrees_with_training_through_the_frozen_layers(splits, model):
     spec = spec_of(splits, model)
-    reused = training.train_or_load(spec, splits, progress=False)
+    reused = training.train_or_load(spec, splits)
     probabilities, history = reused.predictions, reused.history
     assert reused.record["features_reused"]
     reused.folder.rename(reused.folder.with_name("elsewhere"))
-    plain = training.train_or_load(spec, splits, progress=False, reuse=False)
+    plain = training.train_or_load(spec, splits, reuse=False)
     assert not plain.record["features_reused"]
     for which in ("clean", "perturbed"):  # what rounding the features to float16 may change
         np.testing.assert_allclose(probabilities[which], plain.predictions[which], atol=5e-3)
@@ -78,7 +77,7 @@ def test_training_on_features_agrees_with_training_through_the_frozen_layers(spl
 
 
 def test_weights_of_a_run_on_features_are_those_of_the_whole_network(splits):
-    run = training.train_or_load(spec_of(splits), splits, progress=False)
+    run = training.train_or_load(spec_of(splits), splits)
     again = training.predict(run.model(), splits.test.images, "caffe")
     np.testing.assert_allclose(again, run.predictions["clean"], atol=5e-3)
 
@@ -131,7 +130,7 @@ def test_an_interrupted_computation_goes_on_where_it_stopped(splits, monkeypatch
 
 def test_features_over_the_limit_are_not_kept_and_training_goes_the_plain_way(splits, monkeypatch, capsys):
     monkeypatch.setenv(features.LIMIT, "0.000001")
-    run = training.train_or_load(spec_of(splits, epochs=1), splits, progress=False)
+    run = training.train_or_load(spec_of(splits, epochs=1), splits)
     assert not run.record["features_reused"]
     assert "exceed the limit" in capsys.readouterr().out
 
@@ -141,7 +140,7 @@ def test_older_features_make_room(splits, monkeypatch):
     load(divided, splits)
     (old,) = files.home().glob("features/*")
     monkeypatch.setattr(features, "limit", lambda: 2 * len(splits.test) * 512 + 1)
-    features.load(divided, splits.test.images, "other", "test", "s", "rgb", progress=False)
+    features.load(divided, splits.test.images, "other", "test", "s", "rgb")
     assert not old.exists()
 
 
@@ -177,7 +176,7 @@ def test_a_trunk_that_enlarges_its_images_has_features_of_its_own():
     means = []
     for enlarge in (1, 2):
         divided = features.cut(models.build("transfer_vgg16_fc", (32, 32, 3), 5, weights="hed", enlarge=enlarge))
-        found = features.load(divided, images, "the same images", "train", "the same weights", "caffe", progress=False)
+        found = features.load(divided, images, "the same images", "train", "the same weights", "caffe")
         pixels = features.pretrained.preprocess(images, "caffe")
         np.testing.assert_allclose(found, divided.trunk.predict_on_batch(pixels), rtol=2e-3, atol=2e-2)
         means.append(np.asarray(found, np.float32))
@@ -221,6 +220,4 @@ def test_what_an_interrupted_computation_left_does_not_count_against_it(splits, 
     (folder,) = {files.home() / "features" / files.digest(["s", "rgb", splits.fingerprint])}
     folder.mkdir(parents=True)
     (folder / ".test-block4_pool-mean-block4_pool-mean.partial").write_bytes(bytes(needed))
-    assert (
-        features.load(divided, splits.test.images, splits.fingerprint, "test", "s", "rgb", progress=False) is not None
-    )
+    assert features.load(divided, splits.test.images, splits.fingerprint, "test", "s", "rgb") is not None

@@ -25,18 +25,18 @@ def rows():
         )
     yardstick = dataset.read()["baseline"].set_index("images")
     cells = [
-        ledger.written(ledger.Measured(*yardstick.loc[which, ["accuracy", "low", "high"]].astype(float)), "")
+        ledger.written(ledger.Interval(*yardstick.loc[which, ["accuracy", "low", "high"]].astype(float)), "")
         for which in ("clean", "perturbed")
     ]
     yield f"| QDA | – | – | {cells[0]} | {cells[1]} | – | – |"
     for run in lightest.finished():
         spent, figures = lightest.cost(run.spec.options), run.record["metrics"]
-        cells = [ledger.written(ledger.Measured(*(figures[which][key] for key in ("value", "low", "high"))), "")
+        cells = [ledger.written(ledger.Interval(*(figures[which][key] for key in ("value", "low", "high"))), "")
                  for which in ("clean", "perturbed")]  # fmt: skip
         pool, size = run.spec.options["pool"], f"{spent['parameters']:,} | {spent['FLOPs'] / 1e6:.2f}"
         yield f"| {size} | {pool}×{pool} | {run.spec.seed} | {cells[0]} | {cells[1]} |"
     for entry in dataset.read()["cross"].to_dict("records"):
-        value = ledger.Measured(float(entry["accuracy"]), float(entry["low"]), float(entry["high"]))
+        value = ledger.Interval(float(entry["accuracy"]), float(entry["low"]), float(entry["high"]))
         yield f"| {entry['trained on']} → {entry['tested on']} | {ledger.written(value, '')} |"
 
 

@@ -15,7 +15,7 @@ def parent(splits):
 
 @pytest.fixture(scope="module")
 def curves(parent, splits):
-    return slimcurves.curve(parent, splits, [0.5, 0.25], epochs=1, progress=False)
+    return slimcurves.curve(parent, splits, [0.5, 0.25], epochs=1)
 
 
 def test_all_ways_have_one_shape_and_one_budget(curves, parent):
@@ -54,8 +54,7 @@ def test_lossless_removal_is_lossless(parent, splits):
 def test_what_was_measured_without_loss_is_kept(parent, splits, tmp_path, monkeypatch):
     monkeypatch.setattr(slimcurves, "RESULTS", tmp_path)
     monkeypatch.setattr(slimcurves.study, "reference", lambda source: splits)
-    monkeypatch.setattr(slimcurves.claims, "counted", lambda: [parent])
-    monkeypatch.setattr(type(parent.spec), "standard", True)
+    monkeypatch.setattr(slimcurves.runs, "counted", lambda: [parent])
     (row,) = slimcurves.reference_lossless("synthetic").to_dict("records")
     assert (row["model"], row["run"]) == ("final", parent.spec.key)
     monkeypatch.setattr(slimcurves, "lossless", lambda *arguments: pytest.fail("measured again"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from riceutils import data, flops, runs, slimmed, slimming, training
+from riceutils import channels, data, flops, runs, slimmed, slimming, training
 from riceutils.__main__ import main
 from riceutils.runs import Spec
 
@@ -18,7 +18,7 @@ def trained(splits):
         model="final", data=splits.fingerprint, image_size=32, classes=5, epochs=2, batch_size=16, learning_rate=1e-3,
         patience=5, seed=0,
     )  # fmt: skip
-    return training.train_or_load(spec, splits, progress=False)
+    return training.train_or_load(spec, splits)
 
 
 def own_model(path, size=32):
@@ -31,19 +31,19 @@ def own_model(path, size=32):
 
 def test_a_slimmed_run_is_lighter_knows_its_parent_and_loads(trained, splits):
     parent = slimmed.parent(trained)
-    run = slimmed.slim(parent, splits, "l1", {"flops": 0.5}, epochs=1, images=10, progress=False)
+    run = slimmed.slim(parent, splits, "l1", {"flops": 0.5}, epochs=1, images=10)
     assert run.record["parameters"] < trained.record["parameters"]
     assert run.spec.slim["parent"] == trained.spec.key
     assert not run.spec.standard
     network = run.model()
     probabilities = training.predict(network, splits.test.images)
     np.testing.assert_allclose(probabilities, run.predictions["clean"], atol=1e-5)
-    assert slimmed.slim(parent, splits, "l1", {"flops": 0.5}, epochs=1, images=10, progress=False).name == run.name
+    assert slimmed.slim(parent, splits, "l1", {"flops": 0.5}, epochs=1, images=10).name == run.name
 
 
 def test_from_scratch_has_the_same_shape_other_weights_and_the_parents_epochs(trained, splits):
     parent = slimmed.parent(trained)
-    options = {"epochs": 1, "images": 10, "progress": False}
+    options = {"epochs": 1, "images": 10}
     made = [slimmed.slim(parent, splits, "l1", {"flops": 0.5}, scratch=scratch, **options) for scratch in (False, True)]
     cut, fresh, again = (slimmed._start(parent, splits, run.spec) for run in (*made, made[1]))
     assert [weight.shape for weight in cut.weights] == [weight.shape for weight in fresh.weights]
@@ -57,8 +57,8 @@ def test_from_scratch_has_the_same_shape_other_weights_and_the_parents_epochs(tr
 def test_frozen_layers_that_were_cut_do_not_take_each_others_features(splits, criterion, scratch):
     shared = {"data": splits.fingerprint, "image_size": 32, "classes": 5, "epochs": 1, "batch_size": 16, "patience": 5}
     spec = Spec(model="vgg_light_draft", learning_rate=1e-3, seed=0, **shared)
-    parent = slimmed.parent(training.train_or_load(spec, splits, progress=False))
-    run = slimmed.slim(parent, splits, criterion, {"flops": 0.3}, epochs=1, images=5, scratch=scratch, progress=False)
+    parent = slimmed.parent(training.train_or_load(spec, splits))
+    run = slimmed.slim(parent, splits, criterion, {"flops": 0.3}, epochs=1, images=5, scratch=scratch)
     assert run.record["features_reused"]
     found = training.predict(run.model(), splits.test.images)
     np.testing.assert_allclose(found, run.predictions["clean"], atol=2e-3)  # features are kept in half precision
@@ -67,10 +67,10 @@ def test_frozen_layers_that_were_cut_do_not_take_each_others_features(splits, cr
 def test_layers_that_may_go_leave_the_frozen_ones_alone(splits):
     shared = {"data": splits.fingerprint, "image_size": 32, "classes": 5, "epochs": 1, "batch_size": 16, "patience": 5}
     spec = Spec(model="vgg16", learning_rate=1e-3, seed=0, initializer="he_normal", **shared)
-    parent = slimmed.parent(training.train_or_load(spec, splits, progress=False))
+    parent = slimmed.parent(training.train_or_load(spec, splits))
     layers = [f"block5_conv{number}" for number in (1, 2, 3)]
     for scratch in (False, True):
-        options = {"layers": layers, "epochs": 1, "images": 5, "scratch": scratch, "progress": False}
+        options = {"layers": layers, "epochs": 1, "images": 5, "scratch": scratch}
         run = slimmed.slim(parent, splits, "l1", {"flops": 0.25}, **options)
         assert run.spec.initializer == "he_normal"
         small = run.model()
@@ -120,7 +120,7 @@ def test_data_that_do_not_fit_the_model(tmp_path, trained, splits):
     with pytest.raises(ValueError, match="mine takes images of 48 px, the data were loaded at 32"):
         parent = slimmed.parent(own_model(tmp_path / "mine.keras", 48))
         slimmed.slim(parent, splits, "l1", {"flops": 0.5}, epochs=1)
-    two = data.load("digits", 32, [4, 2, 2], progress=False)
+    two = data.load("digits", 32, [4, 2, 2])
     with pytest.raises(ValueError, match="final tells 5 classes apart, the data have 10"):
         slimmed.slim(slimmed.parent(trained), two, "l1", {"flops": 0.5}, epochs=1)
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_followed_is_said_before_anything_is_trained(tmp_path, sp
     x = keras.layers.LayerNormalization(name="odd")(keras.layers.Conv2D(4, 3)(x))
     model = keras.Model(inputs, keras.layers.Dense(5, activation="softmax")(keras.layers.Flatten()(x)))
     model.save(tmp_path / "odd.keras")
-    with pytest.raises(slimming.UnsupportedLayer, match="odd"):
+    with pytest.raises(channels.UnsupportedLayer, match="odd"):
         slimmed.slim(slimmed.parent(tmp_path / "odd.keras"), splits, "apoz", {"flops": 0.5}, epochs=1)
 
 
@@ -158,15 +158,15 @@ def test_what_is_left_is_trained_like_its_parent(splits):
         model="rice_nano", data=splits.fingerprint, image_size=32, classes=5, epochs=1, batch_size=16, patience=5,
         learning_rate=1e-3, seed=0, copies=1, schedule="cosine", options={"pool": 4},
     )  # fmt: skip
-    parent = slimmed.parent(training.train_or_load(spec, splits, progress=False))
-    run = slimmed.slim(parent, splits, "l1", {"flops": 0.8}, epochs=1, images=10, progress=False)
+    parent = slimmed.parent(training.train_or_load(spec, splits))
+    run = slimmed.slim(parent, splits, "l1", {"flops": 0.8}, epochs=1, images=10)
     assert (run.spec.copies, run.spec.schedule) == (1, "cosine")
-    untrained = slimmed.slim(parent, splits, "l1", {"flops": 0.8}, epochs=0, images=10, progress=False)
+    untrained = slimmed.slim(parent, splits, "l1", {"flops": 0.8}, epochs=0, images=10)
     assert untrained.history["epoch"].tolist() == [0]
 
 
 def test_images_that_the_parent_was_not_trained_on_are_refused(trained, splits):
-    other = data.load(splits.source.name, 32, [6, 4, 10], progress=False)
+    other = data.load(splits.source.name, 32, [6, 4, 10])
     with pytest.raises(ValueError, match="final was trained on other images or another split"):
         slimmed.slim(slimmed.parent(trained), other, "l1", {"flops": 0.5}, epochs=1)
 
@@ -184,6 +184,6 @@ def test_a_sequential_model_is_slimmed_with_convolutions_or_without(splits, tmp_
     rest = [keras.layers.Flatten(), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(5, "softmax")]
     keras.Sequential([keras.Input((32, 32, 3)), *first, *rest]).save(tmp_path / "mine.keras")
     parent = slimmed.parent(tmp_path / "mine.keras")
-    run = slimmed.slim(parent, splits, "dead", epochs=1, images=10, progress=False)
+    run = slimmed.slim(parent, splits, "dead", epochs=1, images=10)
     assert run.record["parameters"] <= parent.network.count_params()
     assert len(run.filters) == run.model().layers[1].output.shape[-1] * len(first)

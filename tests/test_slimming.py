@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from keras import layers as L
 
-from riceutils import flops, models, slimming
+from riceutils import channels, flops, models, slimming, surgery
 from riceutils.channels import UnsupportedLayer, follow
 
 SIZE = 12
@@ -261,7 +261,7 @@ def test_folding_changes_no_output_and_leaves_no_normalisation_that_could_go(nam
         if isinstance(layer, L.BatchNormalization):
             layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
     images = rng.random((4, *model.input_shape[1:]), np.float32)
-    folded = slimming.fold(model)
+    folded = surgery.fold(model)
     np.testing.assert_allclose(folded.predict_on_batch(images), model.predict_on_batch(images), atol=1e-5)
     assert folded.count_params() < model.count_params()
     assert flops.count(folded).total < flops.count(model).total
@@ -274,7 +274,7 @@ def test_a_sequential_model_is_followed_and_an_unbuilt_one_named():
     built = keras.Sequential([keras.Input((8, 8, 3)), *layers])
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
     assert len(slimming.select(built, images, "l1", {"parameters": 0.6}))
-    with pytest.raises(slimming.UnsupportedLayer, match="not a functional model"):
+    with pytest.raises(channels.UnsupportedLayer, match="not a functional model"):
         slimming.select(keras.Sequential([L.Conv2D(4, 3)]), images)
 
 
@@ -303,7 +303,7 @@ def test_an_image_of_unknown_size_and_an_activation_layer_are_named():
         follow(keras.Model(inputs, L.Dense(3)(x)))
     x = inputs = keras.Input((8, 8, 3))
     x = L.Conv2D(4, 3, activation=L.ReLU(), name="odd")(x)
-    with pytest.raises(slimming.UnsupportedLayer, match="'odd' has a layer as its activation"):
+    with pytest.raises(channels.UnsupportedLayer, match="'odd' has a layer as its activation"):
         follow(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))))
 
 
@@ -319,5 +319,5 @@ def test_folding_leaves_an_output_that_a_normalisation_reads_as_well():
     model = keras.Model(inputs, [seen, norm(seen)])
     norm.set_weights([np.full(4, value, np.float32) for value in (2.0, 0.5, 0.1, 3.0)])
     pixels = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
-    for before, after in zip(model(pixels), slimming.fold(model)(pixels), strict=True):
+    for before, after in zip(model(pixels), surgery.fold(model)(pixels), strict=True):
         np.testing.assert_allclose(after, before, atol=1e-5)

@@ -86,7 +86,7 @@ def test_zip_with_a_damaged_member_names_it(folder, tmp_path):
     content[100:200] = bytes(100)  # inside the first, stored, member
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"member 'grains/long/long \(1\)\.jpg' cannot be read"):
-        data.load(path, 32, 6, progress=False)
+        data.load(path, 32, 6)
 
 
 def test_an_archive_fetched_anew_is_read_anew(folder, tmp_path):
@@ -94,9 +94,9 @@ def test_an_archive_fetched_anew_is_read_anew(folder, tmp_path):
     good = path.read_bytes()
     path.write_bytes(good[:100] + bytes(100) + good[200:])
     with pytest.raises(DataError, match="Fetch the zip again"):
-        data.load(path, 32, 6, progress=False)
+        data.load(path, 32, 6)
     path.write_bytes(good)
-    assert len(data.load(path, 32, 6, progress=False).train)
+    assert len(data.load(path, 32, 6).train)
 
 
 def test_a_malformed_header_is_damage():
@@ -174,7 +174,7 @@ def test_kaggle_against_a_stand_in(monkeypatch, folder):
         return str(folder)
 
     monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=deliver))
-    splits = data.load("kaggle", 32, 6, progress=False)
+    splits = data.load("kaggle", 32, 6)
     assert asked == ["muratkokludataset/rice-image-dataset"]
     assert (splits.classes, splits.kind) == (["long", "round"], "real")
 

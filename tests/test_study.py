@@ -15,7 +15,7 @@ def parameters(grains_folder):
 
 @pytest.fixture(scope="module")
 def splits(parameters):
-    return study.load(parameters, progress=False)
+    return study.load(parameters)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_readers_find_the_runs_of_the_chapters(parameters, splits):
 
 def test_disturbances_are_measured_once_and_kept(parameters, splits, monkeypatch):
     run = study.run("final", parameters, splits, seed=1)
-    study.generalise([run], splits, 15, progress=False)
+    study.generalise([run], splits, 15)
     table = run.generalisation
     assert len(table) == len(generalisation.variants())
     assert set(table["n"]) == {15}
@@ -108,23 +108,23 @@ def test_disturbances_are_measured_once_and_kept(parameters, splits, monkeypatch
     rows = splits.test.labels[generalisation.subset(splits.test.labels, 15)]
     assert table["accuracy"][0] == pytest.approx((clean.argmax(axis=1) == rows).mean())
     monkeypatch.setattr(generalisation, "measure", lambda *_, **__: pytest.fail("measured again"))
-    study.generalise([run], splits, 15, progress=False)
+    study.generalise([run], splits, 15)
 
 
 def test_generalisation_goes_with_a_committed_run(parameters, splits, monkeypatch, tmp_path):
     monkeypatch.setattr(runs, "REFERENCE", tmp_path)
     run = study.run("final", parameters, splits, seed=1)
-    study.generalise([run], splits, 15, progress=False)
+    study.generalise([run], splits, 15)
     assert runs.Run(runs.commit(run)).generalisation.equals(run.generalisation)
 
 
 def test_pretrained_networks_share_one_pass(grains_folder, monkeypatch):
     values = {"data": str(grains_folder), "image_size": 32, "images_per_class": [6, 3, 5], "epochs": 1}
     parameters = config.check("07_vgg_light", values | {"weights": "hed"})
-    splits = study.load(parameters, progress=False)
+    splits = study.load(parameters)
     group = [study.run(model, parameters, splits) for model in ("vgg_light_draft", "vgg_light")]
     monkeypatch.setattr(generalisation, "variants", lambda: [generalisation.Variant("clean", "clean", 0)])
-    study.generalise(group, splits, 15, progress=False)
+    study.generalise(group, splits, 15)
     for run in group:
         expected = training.predict(run.model(), splits.test.images, "caffe").argmax(axis=1) == splits.test.labels
         assert run.generalisation["correct"][0] == expected.sum()

@@ -18,7 +18,7 @@ from riceutils import activations, checkpoint, data, evaluation, files, runs, tr
 
 @pytest.fixture(scope="module")
 def splits(grains_folder):
-    return data.load(grains_folder, 32, [12, 4, 6], progress=False)
+    return data.load(grains_folder, 32, [12, 4, 6])
 
 
 def spec_of(splits, **changes):
@@ -37,7 +37,7 @@ def spec_of(splits, **changes):
 
 
 def train(spec, splits):
-    return training.train_or_load(spec, splits, progress=False)
+    return training.train_or_load(spec, splits)
 
 
 class Killed(Exception):
@@ -73,8 +73,8 @@ def test_a_process_killed_in_the_middle_of_training_leaves_nothing_half_written(
     spec = spec_of(splits, seed=2, epochs=400, patience=400)
     script = f"""
         from riceutils import data, runs, training
-        splits = data.load({str(grains_folder)!r}, 32, [12, 4, 6], progress=False)
-        training.train_or_load(runs.Spec(**{spec.model_dump()!r}), splits, progress=False)
+        splits = data.load({str(grains_folder)!r}, 32, [12, 4, 6])
+        training.train_or_load(runs.Spec(**{spec.model_dump()!r}), splits)
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], env=os.environ | {"PYTHONPATH": "."})
     state = files.home() / "runs" / f".{spec.model}-{spec.key}.state.npz"
@@ -88,7 +88,7 @@ def test_a_process_killed_in_the_middle_of_training_leaves_nothing_half_written(
     with np.load(state) as stored:
         done = len(stored["history"])
     assert 0 < done < 400
-    resumed = checkpoint.Checkpoint(spec, state)
+    resumed = checkpoint.Checkpoint(spec, state, None)
     resumed.load(training.new_model(spec))
     assert len(resumed.history) == done
 
@@ -200,7 +200,7 @@ def test_activations_of_a_silent_filter(splits):
     assert table.loc[1, ["apoz", "apoz_grain", "fires", "maximum"]].tolist() == [0, 0, 1, 1]
     maps = activations.maps(model, splits.test.images)["conv1"]
     np.testing.assert_allclose(table["apoz"], (maps == 0).mean(axis=(0, 1, 2)), atol=1e-6)
-    assert activations.summary(activations.measure(model, splits.test.images))["never fire"][0] >= 1
+    assert (activations.measure(model, splits.test.images)["fires"] == 0).any()
 
 
 def test_committed_weights_stay_small(splits, monkeypatch, tmp_path):
@@ -216,7 +216,7 @@ def test_committed_weights_stay_small(splits, monkeypatch, tmp_path):
 
 def test_tensorboard_logs_on_request(splits, tmp_path):
     spec = spec_of(splits, seed=4, epochs=1)
-    training.train_or_load(spec, splits, tensorboard=str(tmp_path), progress=False)
+    training.train_or_load(spec, splits, tensorboard=str(tmp_path))
     assert list(tmp_path.rglob("events.out.*"))
 
 

@@ -76,7 +76,7 @@ def test_the_wide_space_holds_networks_of_the_family(seed):
 
 
 def test_the_wide_search_takes_as_many_trainings_as_the_grid(tmp_path, monkeypatch):
-    small = data.load("synthetic", 64, [4, 2, 2], progress=False)
+    small = data.load("synthetic", 64, [4, 2, 2])
     monkeypatch.setattr(lightest, "RESULTS", tmp_path)
     monkeypatch.setattr(tuning.data, "load", lambda *arguments, **options: small)
     with pytest.raises(FileNotFoundError, match="experiment search"):
@@ -86,8 +86,8 @@ def test_the_wide_search_takes_as_many_trainings_as_the_grid(tmp_path, monkeypat
     )
     lightest.reference("anything", epochs=1, copies=1)
     tuning.reference("anything", epochs=1, copies=1)
-    tables = lightest.sampled()
-    assert len(tables["optuna"]) == len(lightest.searched()) == 2
+    tables = lightest.tables()
+    assert len(tables["optuna"]) == len(lightest.tables()["search"]) == 2
     assert all(tables["optuna"][quantity].max() <= limit for quantity, limit in lightest.LIMITS.items())
     assert tables["replay"]["trainings"].tolist() == [2, 2]
 

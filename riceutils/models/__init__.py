@@ -21,7 +21,6 @@ class Architecture:
     :mod:`riceutils.models.pretrained`); empty when it has none.
     """
 
-    name: str
     function: Callable[..., Any]
     input_shape: tuple[int, int, int]
     classes: int
@@ -37,7 +36,7 @@ def register(
     """Decorate ``function(input_shape, classes, **options) -> keras.Model`` to make it available under ``name``."""
 
     def decorate(function: Callable) -> Callable:
-        REGISTRY[name] = Architecture(name, function, input_shape, classes, pretrained)
+        REGISTRY[name] = Architecture(function, input_shape, classes, pretrained)
         return function
 
     return decorate

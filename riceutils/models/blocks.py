@@ -106,11 +106,13 @@ def pooled_head(x: KerasTensor, classes: int, units: tuple[int, ...], dropout: f
     return Dense(classes, activation="softmax", name="softmax")(x)
 
 
-def dense_head(x: KerasTensor, classes: int, units: tuple[int, ...], dropout: float, final: str) -> KerasTensor:
+def dense_head(
+    x: KerasTensor, classes: int, units: tuple[int, ...], dropout: float, final: str, activation: str = "relu"
+) -> KerasTensor:
     """Flatten and dense layers, each followed by dropout if there is any; ``final`` activates the output."""
     x = Flatten(name="flatten")(x)
     for number, width in enumerate(units, start=1):
-        x = Dense(width, activation="relu", name=f"dense{number}")(x)
+        x = Dense(width, activation=activation, name=f"dense{number}")(x)
         if dropout:
             x = Dropout(dropout, name=f"dropout{number}")(x)
     return Dense(classes, activation=final, name=final)(x)

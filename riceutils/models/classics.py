@@ -109,11 +109,7 @@ def alexnet_small(
     x = pool(Conv2D(64, 5, padding="same", activation=activation, name="conv2")(x), 2)
     for number, filters in enumerate((96, 96, 64), start=3):
         x = Conv2D(filters, 3, padding="same", activation=activation, name=f"conv{number}")(x)
-    x = dense_head(pool(x, 5), classes, (256, 256), dropout, "softmax")
-    model = Model(inputs, x)
-    for layer in (model.get_layer("dense1"), model.get_layer("dense2")):
-        layer.activation = keras.activations.get(activation)
-    return model
+    return Model(inputs, dense_head(pool(x, 5), classes, (256, 256), dropout, "softmax", activation))
 
 
 @register("vgg16_fc", classes=10)

@@ -11,22 +11,16 @@ from riceutils.models.blocks import pooled_head
 from riceutils.models.study import Shape
 
 
-def _transfer(
-    backbone: str, input_shape: Shape, classes: int, units: tuple[int, ...], whole: bool, enlarge: int
-) -> Model:
-    """Enlarged images, Keras's ``backbone`` without top, trained ``whole`` or frozen, pooled dense head."""
-    x = inputs = Input(input_shape, name="image")
-    if enlarge > 1:
-        x = UpSampling2D(enlarge, name="enlarge")(x)
-    network = getattr(keras.applications, backbone)(include_top=False, weights=None, input_tensor=x)
-    for layer in network.layers:
-        layer.trainable = whole
-    return Model(inputs, pooled_head(network.output, classes, units, 0))
-
-
 def _register(name: str, backbone: str, units: tuple[int, ...], whole: bool, enlarge: int, about: str) -> None:
+    """Enlarged images, Keras's ``backbone`` without top, trained ``whole`` or frozen, pooled dense head."""
+
     def function(input_shape: Shape, classes: int, enlarge: int = enlarge) -> Model:
-        return _transfer(backbone, input_shape, classes, units, whole, enlarge)
+        x = inputs = Input(input_shape, name="image")
+        if enlarge > 1:
+            x = UpSampling2D(enlarge, name="enlarge")(x)
+        network = getattr(keras.applications, backbone)(include_top=False, weights=None, input_tensor=x)
+        network.trainable = whole
+        return Model(inputs, pooled_head(network.output, classes, units, 0))
 
     function.__doc__ = about
     classes = 10 if backbone == "VGG16" else 20
