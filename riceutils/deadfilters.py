@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from riceutils import activations, data, evaluation, files, generalisation, grains, runs, study
+from riceutils import activations, data, evaluation, files, generalisation, grains, models, runs, study
 from riceutils.data import Splits
 from riceutils.models import pretrained
 from riceutils.runs import Run
@@ -27,6 +27,7 @@ SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # images of a probe set
 ORDERS = 50  # random orders in which images join it
 ALIKE = 0.95  # correlation from which on two filters do the same
 IMAGES = 600  # of each probe set
+TRUNK = 2000  # test images that the pretrained trunk is measured on
 
 
 def filters(run: Run, images: np.ndarray) -> pd.DataFrame:
@@ -201,6 +202,23 @@ def twins(counted: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def trunk(images: np.ndarray, weights: str = "hed") -> pd.DataFrame:
+    """What the convolutions of VGG16 do with their pretrained ``weights``, before anything is trained on uint8 images.
+
+    A row per convolution: weights (resolved), images, layer, what ``activations.black`` tells, and the share of the
+    filters that fire whose redundancy is above ``ALIKE``. Raises ``WeightsError`` when the weights can't be had.
+    """
+    resolved = pretrained.resolve(weights)
+    network = models.build("vgg16", images.shape[1:], weights=resolved)
+    filters = activations.measure(network, images, pretrained.expected("VGG16", resolved))
+    rows = []
+    for layer, own in filters.groupby("layer", sort=False):
+        alike = (own.loc[own["fires"] > 0, "redundancy"] > ALIKE).mean()
+        place = {"weights": resolved, "images": len(images), "layer": layer}
+        rows.append(place | activations.black(own) | {f"correlated above {ALIKE:g}": alike})
+    return pd.DataFrame(rows)
+
+
 def reference(source: str) -> None:
     """Measure the reference runs on the real images and commit the tables; runs without weights here are left out.
 
@@ -211,7 +229,10 @@ def reference(source: str) -> None:
     sets, examples = probes(splits), splits.test.images[:: max(1, len(splits.test) // 25)]
     kept = runs.counted()
     made = files.read_tables(RESULTS)
-    made = {name: table[table["run"].isin([run.spec.key for run in kept])] for name, table in made.items()}
+    if "trunk" not in made:
+        files.write_csv(RESULTS / "trunk.csv", trunk(splits.test.images[splits.test.evenly(TRUNK)]))
+        print("VGG16's trunk: measured.")
+    made = {name: made[name][made[name]["run"].isin([run.spec.key for run in kept])] for name in TABLES if name in made}
     for committed in kept:
         run = runs.find(committed.spec) or committed
         if all(name in made and run.spec.key in set(made[name]["run"]) for name in TABLES):
@@ -238,4 +259,4 @@ def reference(source: str) -> None:
 
 def committed() -> dict[str, pd.DataFrame]:
     """The tables of :func:`reference`, as far as they were measured."""
-    return {name: table.drop(columns="run") for name, table in files.read_tables(RESULTS).items()}
+    return {name: table.drop(columns="run", errors="ignore") for name, table in files.read_tables(RESULTS).items()}

@@ -196,7 +196,7 @@ def test_killed_build_goes_on_and_second_build_is_refused(tree):
         (tree / name).touch()
     wait = (
         "import pathlib, time; flag = pathlib.Path('started'); hold = not flag.exists(); flag.touch(); "
-        "time.sleep(100 * hold); import matplotlib.pyplot as plt"
+        "time.sleep(600 * hold); import matplotlib.pyplot as plt"
     )
     edit(tree / "notebooks/02_cnn.ipynb", "import matplotlib.pyplot as plt", wait)
     old = (tree / "_build/site/en/notebooks/02_cnn.html").read_bytes()
@@ -216,7 +216,7 @@ def test_killed_build_goes_on_and_second_build_is_refused(tree):
     assert "sleep" in (tree / "_build/site/en/notebooks/02_cnn.html").read_text(encoding="utf-8")
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from riceutils import activations, config, deadfilters, filtercharts, runs, study
+from riceutils import activations, config, deadfilters, filtercharts, models, runs, study
 
 VALUES = {"data": "synthetic", "image_size": 32, "images_per_class": [8, 4, 6], "epochs": 1}
 
@@ -101,12 +101,27 @@ def test_the_reference_runs_have_a_census():
     assert (seeds.groupby("model")["never fire, most"].sum() >= spread["max"]).all()
 
 
+def test_the_pretrained_trunk_is_measured_as_it_comes(splits):
+    images = splits.test.images[:4]
+    table = deadfilters.trunk(images).set_index("layer")
+    assert list(table.index[[0, -1]]) == ["block1_conv1", "block5_conv3"]
+    assert table["filters"].sum() == 4224
+    network = models.build("vgg16", (32, 32, 3), weights="hed")
+    maps = activations.maps(network, images, list(table.index), "caffe")
+    for layer, outputs in maps.items():
+        assert table.loc[layer, "never fire"] == (outputs <= 0).all(axis=(0, 1, 2)).sum()
+    assert set(table["images"]) == {4}
+    assert table["weights"].str.startswith("hed ").all()
+
+
 def test_the_experiment_goes_on_where_it_stopped_and_keeps_what_it_cannot_measure(run, splits, tmp_path, monkeypatch):
     monkeypatch.setattr(deadfilters, "RESULTS", tmp_path)
     monkeypatch.setattr(deadfilters.study, "reference", lambda source: splits)
     other = study.run("final", config.check("10_final_model", VALUES), splits)
     monkeypatch.setattr(deadfilters.runs, "counted", lambda: [run])
+    monkeypatch.setattr(deadfilters, "TRUNK", 2)
     deadfilters.reference("anything")
+    assert set(deadfilters.committed()["trunk"]["images"]) == {2}
     first = deadfilters.committed()["looks"]
     monkeypatch.setattr(deadfilters.runs, "counted", lambda: [run, other])
     monkeypatch.setattr(type(run), "has_weights", property(lambda self: self.spec.model == "final"))
