@@ -8,8 +8,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # a module imports from rows below its own, or from its own row, but never in a circle
     ["__main__", "commands", "book", "editions"],
