@@ -114,6 +114,15 @@ def test_the_pretrained_trunk_is_measured_as_it_comes(splits):
     assert table["weights"].str.startswith("hed ").all()
 
 
+def test_what_the_page_says_of_the_pretrained_trunk():
+    table = deadfilters.committed()["trunk"].set_index("layer")
+    last = [table.loc[f"block{block}_conv{2 if block < 3 else 3}", "never fire"] for block in range(1, 6)]
+    assert last == [0, 63, 57, 3, 1]
+    assert table["never fire"].idxmax() == "block5_conv1"
+    assert table["never fire"].max() == 215
+    assert 0.58 < table.loc["block1_conv1", "correlated above 0.95"] < 2 / 3
+
+
 def test_the_experiment_goes_on_where_it_stopped_and_keeps_what_it_cannot_measure(run, splits, tmp_path, monkeypatch):
     monkeypatch.setattr(deadfilters, "RESULTS", tmp_path)
     monkeypatch.setattr(deadfilters.study, "reference", lambda source: splits)
