@@ -41,12 +41,15 @@ def parent(source: Run | str | Path, preprocessing: str = "rgb") -> Parent:
     """A run, or the path of a ``.keras`` file whose network takes pixels under ``preprocessing``.
 
     Raises ``ValueError`` when the file is no Keras model with one square image as its input and a softmax as its
-    output, ``FileNotFoundError`` when a run's weights were not kept.
+    output, or the run's network has auxiliary heads, ``FileNotFoundError`` when a run's weights were not kept.
     """
     if isinstance(source, Run):
+        network = source.model()
+        if len(network.outputs) > 1:
+            raise ValueError(f"{source.name} has auxiliary heads; only a network with one output can be slimmed.")
         spec, epochs = source.spec, len(source.history)
         settings = spec.model_dump(include=SETTINGS)
-        return Parent(spec.model, spec.key, source.model(), settings, epochs, spec.data, source.classes)
+        return Parent(spec.model, spec.key, network, settings, epochs, spec.data, source.classes)
     path = Path(source).expanduser()
     try:
         network = keras.models.load_model(path, compile=False)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from riceutils import channels, data, flops, runs, slimmed, slimming, training
+from riceutils import channels, data, flops, models, runs, slimmed, slimming, training
 from riceutils.__main__ import main
 from riceutils.runs import Spec
 
@@ -169,6 +169,13 @@ def test_images_that_the_parent_was_not_trained_on_are_refused(trained, splits):
     other = data.load(splits.source.name, 32, [6, 4, 10])
     with pytest.raises(ValueError, match="final was trained on other images or another split"):
         slimmed.slim(slimmed.parent(trained), other, "l1", {"flops": 0.5}, epochs=1)
+
+
+def test_a_run_with_auxiliary_heads_is_refused(splits, trained, monkeypatch):
+    heads = models.build("googlenet_aux_corrected", (32, 32, 3), 5)
+    monkeypatch.setattr(type(trained), "model", lambda self: heads)
+    with pytest.raises(ValueError, match=f"{trained.name} has auxiliary heads; only a network with one output"):
+        slimmed.parent(trained)
 
 
 def test_a_model_that_gives_no_probabilities_is_refused(tmp_path):

@@ -24,6 +24,7 @@ LAYERS = [  # a module imports from rows below its own, or from its own row, but
         "filtercharts",
         "lightest",
         "lightestcharts",
+        "reproduction",
         "selection",
         "show",
         "slimcurves",
