@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from riceutils import background, models, runs, study, subjects, training
 from riceutils.config import BackgroundParameters, TrainingParameters
@@ -46,6 +47,13 @@ def test_grey_networks_see_one_channel_and_options_are_part_of_the_run():
     assert plain.model().input_shape == (None, 28, 28, 1)
     assert plain.name != residual.name
     assert residual.record["parameters"] > plain.record["parameters"]
+
+
+def test_what_the_page_says_of_auxiliary_heads():
+    with_heads, without = (background.committed(f"googlenet_{which}_heads") for which in ("with", "without"))
+    assert [run.dead for run in without] == [True] * 5
+    assert sorted(round(run.accuracy().value, 2) for run in with_heads if not run.dead) == [0.38, 0.53]
+    assert round(stats.fisher_exact([[2, 3], [0, 5]]).pvalue, 2) == 0.44
 
 
 def test_copies_multiply_the_training_images_and_the_seed_does_not_draw_them():
