@@ -34,6 +34,10 @@ UNITS = (  # (filters, stride) of each depthwise-separable unit
     ((12, 2), (16, 2), (24, 1), (24, 1)),
 )
 COUNTS = (3_000, 500, 1_500)  # of each class: train, validation, test
+AIMS = (  # perturbed accuracy, parameters, FLOPs
+    (0.998, 2_000, 1_000_000),
+    (0.9909, 500, 250_000),  # the best published model's accuracy, its cost cut to a few thousandths
+)
 LIMITS = {"parameters": 2_000, "FLOPs": 1_000_000}  # of what is searched, normalisation folded
 
 
@@ -123,17 +127,35 @@ def chosen(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def finish(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] = (0, 1, 2)) -> None:
     """Train the networks that the committed search has chosen to the end, test each once, measure every disturbance
-    alone, and commit the runs: all networks with the first seed, the largest first, then with the next.
+    alone, and commit the runs: all networks with the first seed, the largest first, then those that ``AIMS`` turn on
+    (:func:`repeated`) with the others.
 
     The disturbances are those of :mod:`riceutils.generalisation`, on the test images of the study's reference
     results, which are a part of the test images here. Raises ``FileNotFoundError`` before there is a search.
     """
     table = needed()
     splits = data.load(source, 224, COUNTS)
-    for seed in seeds:
-        for options in reversed(chosen(table)):
-            _commit(train(splits, options, epochs=epochs, copies=copies, seed=seed))
-        _generalise(source)
+    first, *others = seeds
+    for options in reversed(chosen(table)):
+        _commit(train(splits, options, epochs=epochs, copies=copies, seed=first))
+    _generalise(source)
+    for options, seed in product(repeated(first), others):
+        _commit(train(splits, options, epochs=epochs, copies=copies, seed=seed))
+    _generalise(source)
+
+
+def repeated(seed: int) -> list[dict[str, Any]]:
+    """Of the networks finished with ``seed``, judged on validation images: the most accurate within the limits of each
+    of ``AIMS``, and the one of fewest parameters that beats the accuracy of each."""
+    found = [run for run in finished() if run.spec.seed == seed]
+    spent = [tuple(cost(run.spec.options).values()) for run in found]
+    picked: dict[str, dict[str, Any]] = {}
+    for aim, parameters, work in AIMS:
+        inside = [run for run, own in zip(found, spent, strict=True) if own[0] <= parameters and own[1] <= work]
+        best = max(inside, key=lambda run: run.record["best"]["val_accuracy"], default=None)
+        good = next((run for run in found if run.record["best"]["val_accuracy"] > aim), None)
+        picked |= {name(run.spec.options): run.spec.options for run in (best, good) if run is not None}
+    return list(picked.values())
 
 
 def _generalise(source: str) -> None:

@@ -18,10 +18,6 @@ from riceutils.data import Splits
 from riceutils.plots import PALETTE, Chart, figure
 from riceutils.runs import Run
 
-AIMS = (  # perturbed accuracy, parameters, FLOPs
-    (0.998, 2_000, 1_000_000),
-    (0.9909, 500, 250_000),  # the best published model's accuracy, its cost cut to a few thousandths
-)
 COSTS = ("parameters", "FLOPs")
 RIVAL = "vgg_custom"  # the model of the study that the family is compared with
 FLOAT = 4  # bytes of a weight
@@ -150,14 +146,14 @@ def _errors(axis: Axes, table: pd.DataFrame, quantity: str) -> None:
 
 
 def aims(table: pd.DataFrame) -> pd.DataFrame:
-    """Each of ``AIMS``, and the family's network within its limits that is most accurate on validation images: aim,
-    parameters at most, FLOPs at most, model, seeds, its accuracy on perturbed test images, reached.
+    """Each of ``lightest.AIMS``, and the family's network within its limits that is most accurate on validation images.
 
+    Columns: aim, parameters at most, FLOPs at most, model, seeds, its accuracy on perturbed test images, reached.
     Both accuracies are means of the seeds; the test images have no say in which network it is.
     """
     nano = table[table["source"] == "rice_nano"]
     rows = []
-    for accuracy, parameters, work in AIMS:
+    for accuracy, parameters, work in lightest.AIMS:
         own = nano[(nano["parameters"] <= parameters) & (nano["FLOPs"] <= work)]
         row: dict[str, object] = {"aim": accuracy, "parameters at most": parameters, "FLOPs at most": work}
         if len(own):

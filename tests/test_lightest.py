@@ -39,6 +39,25 @@ def test_a_search_knows_nothing_of_the_test_images(tmp_path):
         np.testing.assert_array_equal(other.predictions["labels"], splits.validation.labels)
 
 
+def test_further_seeds_go_to_the_networks_that_the_aims_turn_on(monkeypatch):
+    judged = {  # pool, stem, filters of two units → accuracy on validation images
+        (8, 3, 8, 12): 0.9832,  # 399 parameters, the best within 500 and 0.25 MFLOPs
+        (8, 3, 6, 8): 0.97,
+        (8, 8, 6, 8): 0.995,  # 519 parameters, the smallest above 0.9909
+        (4, 6, 8, 12): 0.9985,  # above 0.998, and the best within 2,000 and 1 MFLOP
+        (4, 4, 8, 12): 0.99,
+    }
+    options = [{"pool": p, "stem": s, "units": [[a, 2], [b, 1]]} for p, s, a, b in judged]
+    made = [
+        SimpleNamespace(spec=SimpleNamespace(options=own, seed=0), record={"best": {"val_accuracy": value}})
+        for own, value in zip(options, judged.values(), strict=True)
+    ]
+    made.sort(key=lambda run: lightest.cost(run.spec.options)["parameters"])
+    other = SimpleNamespace(spec=SimpleNamespace(options=options[1], seed=1), record={"best": {"val_accuracy": 1.0}})
+    monkeypatch.setattr(lightest, "finished", lambda: [*made, other])
+    assert lightest.repeated(0) == [options[3], options[0], options[2]]
+
+
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
     """A search and its networks trained to the end, as short as can be, in a results folder of the test's own."""
