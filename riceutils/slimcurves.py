@@ -24,7 +24,7 @@ WAYS = ("apoz", "l1", "random", "scratch")
 SHARES = (0.5, 0.25, 0.1, 0.05)  # of the FLOPs that stay
 EPOCHS, AFTER = 10, 5  # before the cut and after it; what starts from scratch gets both
 SIZE, COUNTS = 112, (1_000, 200, 600)  # px; train, validation, test of each class
-PARENTS = ("cnn", "vgg_custom", "googlenet_light")
+PARENTS = ("googlenet_light", "cnn", "vgg_custom")  # lightest first
 HAND_MADE = ("cnn_light", "googlenet_light", "final")  # what the Study cut by hand
 PAIRS = (("apoz", "random"), ("l1", "random"), ("apoz", "l1"), ("apoz", "scratch"), ("random", "scratch"))
 BLOCK5 = [f"block5_conv{number}" for number in (1, 2, 3)]  # of VGG16: what is trained in it
@@ -244,8 +244,9 @@ def reference(source: str, seeds: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
     splits = data.load(source, SIZE, COUNTS)
     values = {"data": source, "image_size": SIZE, "images_per_class": list(COUNTS), "epochs": EPOCHS}
     base = config.check("02_cnn", values)
-    tables = [hand_made(base.model_copy(update={"epochs": EPOCHS + AFTER}), splits, seeds=seeds)]
+    tables: list[pd.DataFrame] = []
     for seed in seeds:
+        tables.append(hand_made(base.model_copy(update={"epochs": EPOCHS + AFTER}), splits, seeds=[seed]))
         for model in PARENTS:
             parent = study.run(model, _protocol(model, base), splits, seed=seed)
             tables.append(curve(parent, splits, SHARES, epochs=AFTER))
