@@ -167,7 +167,7 @@ def report(run: Run) -> pd.DataFrame:
 
 
 def deviations(table: pd.DataFrame) -> Chart:
-    """How far each feature's mean lies from the published one, in standard deviations of the population."""
+    """How far each feature's mean lies from that of all real images, in standard deviations of the population."""
     features = list(dict.fromkeys(table["feature"]))
     canvas, axes = figure(0.3 * len(features) + 1.2)
     axis = axes[0, 0]
@@ -176,7 +176,7 @@ def deviations(table: pd.DataFrame) -> Chart:
     for (label, rows), color in zip(table.groupby("class"), PALETTE, strict=False):
         axis.scatter(rows["deviation"], rows["feature"].map(features.index), s=24, color=color, label=label)
     axis.set(
-        xlabel="(mean of these images - published mean) / standard deviation",
+        xlabel="(mean of these images - mean of all real images) / standard deviation",
         yticks=range(len(features)),
         yticklabels=features,
     )

@@ -90,10 +90,10 @@ def counts(splits: Splits) -> pd.DataFrame:
 
 
 def statistics(splits: Splits, per_class: int = PER_CLASS) -> pd.DataFrame:
-    """Mean of each feature per class of these images beside the published statistics, in long form.
+    """Mean of each feature per class of these images beside that of all real images, in long form.
 
-    Columns: class, feature, this build, published, standard deviation (of the published population; Jasmine's two
-    are pooled), deviation ((this build - published) / standard deviation). Classes without published statistics
+    Columns: class, feature, this build, all real images, standard deviation (of all real images; Jasmine's two populations
+    are pooled), deviation ((this build - all real images) / standard deviation). Classes without such statistics
     are left out.
     """
     facts = pd.read_csv(files.RESOURCES / "class_stats.csv")
@@ -108,7 +108,7 @@ def statistics(splits: Splits, per_class: int = PER_CLASS) -> pd.DataFrame:
             std = float(((share * (stds**2 + means**2)).sum() - mean**2) ** 0.5)
             ours = float(measured.loc[label, feature])
             rows.append((label, feature, ours, mean, std, (ours - mean) / std))
-    names = ["class", "feature", "this build", "published", "standard deviation", "deviation"]
+    names = ["class", "feature", "this build", "all real images", "standard deviation", "deviation"]
     return pd.DataFrame(rows, columns=names)
 
 

@@ -127,9 +127,9 @@ ANSWERS = {
     },
     "other": {
         "ko": "판정: 일부만 성립합니다. 손실이 ln C에 머무는 것은 맞지만, 연구의 설정에서 멈춘 학습 가운데 마지막 특징 "
-        "맵이 모두 0인 것은 없었습니다. 특징은 0이 아닌데도 신경망은 이미지를 구별하지 못했습니다.",
+        "맵이 모두 0인 것은 없었습니다. 특징이 모두 0은 아닌데도 신경망은 이미지를 구별하지 못했습니다.",
         "en": "Verdict: holds in part. The loss does stay at ln C, but in no training that got stuck in the Study's "
-        "setting was the last feature map zero. The features were not zero, and yet told no image from another.",
+        "setting was the last feature map zero. Not all features were zero, and yet they told no image from another.",
     },
 }
 
