@@ -32,8 +32,10 @@ def main() -> None:
 @click.argument("chapter", required=False)
 @click.option("-p", "overrides", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter; may be repeated.")
 @click.option("--profile", default="quick", show_default=True, help="Profile that gives the other parameters.")
-@click.option("--out", type=click.Path(path_type=Path), help="Executed notebook; CHAPTER.out.ipynb by default.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write one HTML page, too.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Executed notebook; CHAPTER.out.ipynb by default."
+)
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write one HTML page, too.")
 @click.option("-h", "--help", "wants_help", is_flag=True, help="Show this message and the chapter's parameters.")
 @click.pass_context
 def run(

@@ -100,6 +100,8 @@ def _file(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             raise DataError(f"{path}: y_{side} is {y.dtype} of shape {y.shape}; expected {len(x)} integers.")
         y = y.ravel().astype(np.int64)
         kinds = kinds or len(np.unique(y))
+        if kinds < 2:
+            raise DataError(f"{path}: y_{side} knows a single class; at least two are needed.")
         if y.min() < 0 or y.max() >= kinds:
             bad = int(y[(y < 0) | (y >= kinds)][0])
             raise DataError(f"{path}: label {bad} in y_{side} is out of range; {kinds} classes are 0 to {kinds - 1}.")

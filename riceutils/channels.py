@@ -137,6 +137,8 @@ def _check(layer: keras.Layer) -> None:
         raise UnsupportedLayer(f"Layer {name!r} is a {kind}; known are {', '.join(SUPPORTED)}.")
     if kind == "InputLayer":
         return
+    if not isinstance(layer, keras.layers.Layer):
+        raise UnsupportedLayer(f"{name!r} is written as an operation; use keras.layers.{kind}() instead.")
     if len(layer._inbound_nodes) > 1:
         raise UnsupportedLayer(f"Layer {name!r} is used more than once. Give each use a layer of its own.")
     if getattr(layer, "data_format", "channels_last") != "channels_last":

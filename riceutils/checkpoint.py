@@ -40,6 +40,12 @@ class Checkpoint(keras.callbacks.EarlyStopping):
             return
         model.optimizer.build(model.trainable_variables)
         with np.load(self.path, allow_pickle=False) as stored:
+            shapes = [
+                stored[f"model{number}"].shape for number in range(sum(key.startswith("model") for key in stored))
+            ]
+            if shapes != [tuple(variable.shape) for variable in model.variables]:
+                print(f"{self.spec.name}: what was saved is of another part of the network; training begins anew.")
+                return
             for prefix, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
                 for number, variable in enumerate(variables):
                     variable.assign(stored[f"{prefix}{number}"])
@@ -79,9 +85,9 @@ class Checkpoint(keras.callbacks.EarlyStopping):
         seconds = time.perf_counter() - self._start
         self.history.append({"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}, "seconds": seconds})
         spent = sum(row["seconds"] for row in self.history)
-        self._look_for_death()
         if self.spec.time_limit and spent + seconds > 60 * self.spec.time_limit and not self.model.stop_training:
             self.model.stop_training, self.stopped = True, "time limit"
+        self._look_for_death()
         self._store()
 
     def _look_for_death(self) -> None:
@@ -90,7 +96,8 @@ class Checkpoint(keras.callbacks.EarlyStopping):
         A shorter one is judged when it ends, by its two epochs or more.
         """
         rows = pd.DataFrame(self.history)
-        waited = max(2, min(DEAD_AFTER, self.spec.epochs))
+        waited = min(DEAD_AFTER, self.spec.epochs, len(rows) if self.model.stop_training else DEAD_AFTER)
+        waited = max(2, waited)
         if len(rows) < waited or not gradients.stuck(rows, self.spec.classes, waited):
             return
         self.gradient_share = gradients.gradient_share(self.model, *self.probe)

@@ -208,9 +208,11 @@ def filters_and_accuracy() -> Verdict:
         row = {"heavier": model, "filters": int(entry["filters"]), "verdict": UNMEASURED}
         if not np.isnan(entry["reference"]) and fewer["reference"].notna().any():
             best = str(fewer["reference"].idxmax())
-            figures = _paired(counted(str(model))[0], counted(best)[0], "perturbed")
-            row |= {"lighter": best, "its filters": int(fewer["filters"][best])} | figures
-            row |= kept(figures["low"], figures["high"])
+            row |= {"lighter": best, "its filters": int(fewer["filters"][best])}
+            pairs = ((a, b) for a, b in product(counted(str(model)), counted(best)) if a.spec.data == b.spec.data)
+            if pair := next(pairs, None):
+                figures = _paired(*pair, "perturbed")
+                row |= figures | kept(figures["low"], figures["high"])
         enough += [row] if len(fewer) else []
     parts = {"correlation": as_table(correlation), "enough": as_table(enough)}
     return Verdict({name: rows[[*rows.columns.drop("verdict"), "verdict"]] for name, rows in parts.items()})

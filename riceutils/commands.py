@@ -92,7 +92,9 @@ def _per_class(text: str) -> list[int] | int | None:
 )
 @click.option("--seed", default=0, show_default=True, type=int)
 @click.option("--scratch", is_flag=True, help="Start the small network from fresh weights, to compare.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the slimmed network to a .keras file, too.")
+@click.option(
+    "--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the slimmed network to a .keras file, too."
+)
 def slim(
     source: str,
     criterion: str,
@@ -107,6 +109,8 @@ def slim(
     save: Path | None,
 ) -> None:
     """Remove filters of RUN_OR_KERAS_FILE, train what is left, and print both networks' figures."""
+    import numpy as np
+
     from riceutils import data as loading
     from riceutils import flops, runs, slimmed, slimming
 
@@ -125,9 +129,15 @@ def slim(
         files.writable(save.parent)
     found = None if source.endswith(".keras") else runs.resolve(source)
     parent = slimmed.parent(found or source, preprocessing)
+    if found and (kind := found.record["data"]["kind"]) != ("synthetic" if data == "synthetic" else "real"):
+        raise click.ClickException(f"{source} was trained on {kind} images; give them with --data.")
     if found and not images_per_class:  # as many as it was trained on; classes of different sizes: all there are
         shares = [found.record["data"]["images"][side] / len(found.classes) for side in loading.SIDES]
-        counts = [int(share) for share in shares] if all(share == int(share) for share in shares) else None
+        tested = (
+            found.predictions["labels"] if (found.folder / "predictions.npz").exists() else range(len(found.classes))
+        )
+        alike = len(set(np.bincount(tested))) == 1 and all(map(float.is_integer, shares))
+        counts = [int(share) for share in shares] if alike else None
     splits = loading.load(data, parent.network.input_shape[1], counts)
     options: dict[str, Any] = {"epochs": epochs, "images": images, "seed": seed, "scratch": scratch}
     run = slimmed.slim(parent, splits, criterion, wanted, **options)

@@ -161,6 +161,8 @@ def load(
     else:
         opened = open_source("synthetic" if source == "rice" else source, images_per_class=wanted, seed=seed)
     table = manifest(opened, skip_unreadable=skip_unreadable)
+    if gone := sorted(set(opened.classes) - set(table["class"])):
+        raise DataError(f"Class {gone[0]!r} has no readable image. Repair its files, or remove the class.")
     table["split"] = split(table, counts, seed, opened.test)
     used = {side: table[table["split"] == side] for side in SIDES}
     chosen = pd.concat(used.values())
@@ -211,6 +213,8 @@ def split(table: pd.DataFrame, counts: int | Sequence[int] | None, seed: int, te
             if side is not None:
                 sides.loc[group] = side
                 remaining[side] -= len(group)
+        if test and not own.any():
+            raise DataError(f"Class {label!r} has no image among the set's own test images. Add some, or remove it.")
         for side in SIDES:
             if remaining[side] == targets[side]:
                 raise DataError(f"Class {label!r} has so many exact duplicates that {side} stays empty. Remove some.")

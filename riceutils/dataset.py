@@ -25,7 +25,7 @@ def measurements(splits: Splits, per_class: int | None = PER_CLASS) -> dict[str,
     ``populations`` and ``order`` (does the content follow the file numbers), ``shortcut`` (accuracy without looking
     at the grain) and ``baseline`` (QDA on eleven features, clean and perturbed).
     """
-    folder = files.home() / "dataset" / files.digest([VERSION, splits.fingerprint, per_class])
+    folder = files.home() / "dataset" / files.digest([VERSION, splits.fingerprint, splits.source.signature, per_class])
     if not folder.exists():
         report = audit.audit(splits.source)
         measured = _features(splits, per_class)
@@ -92,9 +92,9 @@ def counts(splits: Splits) -> pd.DataFrame:
 def statistics(splits: Splits, per_class: int = PER_CLASS) -> pd.DataFrame:
     """Mean of each feature per class of these images beside that of all real images, in long form.
 
-    Columns: class, feature, this build, all real images, standard deviation (of all real images; Jasmine's two populations
-    are pooled), deviation ((this build - all real images) / standard deviation). Classes without such statistics
-    are left out.
+    Columns: class, feature, this build, all real images, standard deviation (of all real images; Jasmine's two
+    populations are pooled), deviation ((this build - all real images) / standard deviation). Classes without such
+    statistics are left out.
     """
     facts = pd.read_csv(files.RESOURCES / "class_stats.csv")
     facts["class"] = facts["population"].str.split("_").str[0]

@@ -153,7 +153,7 @@ def experiment(
     checked = max(len(splits.classes), len(splits.validation) * images // len(splits.train))
     validation = splits.validation.arrays(splits.validation.evenly(checked))
     probe, shape = probes(splits.validation), (splits.image_size, splits.image_size, 3)
-    trials: dict[tuple[bool, int], _Trial] = {}
+    trials: dict[tuple[object, ...], _Trial] = {}
     wanted = [(condition, seed) for seed in seeds for condition in conditions]
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{key}.lock")):
@@ -161,7 +161,8 @@ def experiment(
         for condition, seed in tqdm(wanted, desc="Training", mininterval=1):
             if (condition.name, seed) in done:
                 continue
-            kind = (condition.normalised, condition.warm_up)
+            # A warm-up's schedule holds its rate; without one the rate is set at every start.
+            kind = (condition.normalised, condition.warm_up, condition.learning_rate if condition.warm_up else None)
             if kind not in trials:
                 trials[kind] = _Trial(model, shape, len(splits.classes), condition)
             network, began = trials[kind].start(condition, seed), perf_counter()

@@ -234,7 +234,7 @@ def reference(source: str) -> None:
         print("VGG16's trunk: measured.")
     made = {name: made[name][made[name]["run"].isin([run.spec.key for run in kept])] for name in TABLES if name in made}
     for committed in kept:
-        run = runs.find(committed.spec) or committed
+        run = runs.cached(committed)
         if all(name in made and run.spec.key in set(made[name]["run"]) for name in TABLES):
             continue
         if not run.has_weights:

@@ -116,13 +116,17 @@ def spearman(x: Iterable[float], y: Iterable[float]) -> dict[str, float]:
     """Spearman's rank correlation of 3 to 9 pairs; ``p`` is exact and two-sided, over all permutations.
 
     ``detectable``: the least absolute correlation that is significant with so many pairs, missing if none is. 95 %
-    interval by Fisher's transformation (Bonett, Wright 2000, doi 10.1007/BF02294183). Raises ``ValueError`` for
+    interval by Fisher's transformation (Bonett, Wright 2000, doi 10.1007/BF02294183). All are missing when one side
+    is constant. Raises ``ValueError`` for
     another number of pairs.
     """
-    first, second = (stats.zscore(stats.rankdata(list(values))) for values in (x, y))
-    n = len(first)
+    ranks = [stats.rankdata(list(values)) for values in (x, y)]
+    n = len(ranks[0])
     if not 3 <= n <= 9:
         raise ValueError(f"{n} pairs; a correlation is tested on 3 to 9.")
+    if min(map(np.ptp, ranks)) == 0:
+        return dict.fromkeys(("rank correlation", "low", "high", "p", "detectable"), np.nan)
+    first, second = map(stats.zscore, ranks)
     rho, every = float(first @ second / n), np.abs(np.array(list(permutations(second))) @ first / n).round(9)
     reached = [value for value in np.unique(every) if (every >= value).mean() < 1 - CONFIDENCE]
     half = stats.norm.ppf(0.975) * np.sqrt((1 + rho**2 / 2) / (n - 3)) if n > 3 else np.inf

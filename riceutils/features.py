@@ -48,9 +48,7 @@ def cut(model: keras.Model) -> Cut | None:
     import keras
 
     layers = model.layers
-    first = next(
-        (n for n, layer in enumerate(layers) if layer.trainable_weights or "Dropout" in type(layer).__name__), None
-    )
+    first = next((n for n, layer in enumerate(layers) if _changes(layer)), None)
     shrinks = keras.layers.AveragePooling2D
     if first is None or not any(layer.weights or isinstance(layer, shrinks) for layer in layers[:first]):
         return None
@@ -60,6 +58,13 @@ def cut(model: keras.Model) -> Cut | None:
         return Cut(keras.Model(model.input, boundary), keras.Model(boundary, model.output))
     except ValueError:
         return None
+
+
+def _changes(layer: keras.Layer) -> bool:
+    """Whether a layer's output for an image differs from step to step: it learns, or drops values by chance."""
+    kind = type(layer).__name__
+    normalises = kind == "BatchNormalization" and layer.trainable  # its moving statistics are no trainable weights
+    return bool(layer.trainable_weights) or normalises or "Dropout" in kind
 
 
 def join(networks: Mapping[str, keras.Model]) -> keras.Model:
@@ -111,6 +116,8 @@ def load(divided: Cut, images: np.ndarray, data: str, side: str, source: str, pr
                 print(f"{needed / 1e9:.1f} GB of features exceed the limit ({LIMIT}); training computes them anew.")
                 return None
             if not _compute(divided.trunk, images, folder, side, preprocessing):
+                for path in folder.glob(f".{side}-*"):
+                    path.unlink()
                 print("The features exceed the range of float16; training computes them anew.")
                 return None
     return np.load(target, mmap_mode="r")

@@ -45,17 +45,26 @@ def writable(folder: Path, hint: str = "Name another folder.") -> Path:
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; rename it onto ``target`` if the block succeeds.
 
-    A reader therefore sees the old file or the whole new one. For a folder, create it at the yielded path.
+    A reader therefore sees the old file or the whole new one. For a folder, create it at the yielded path; the old
+    one is moved aside first, and back if the new one can't take its place.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept at the end: some writers (NumPy, Keras) choose the format by it.
     temporary = target.with_name(f".{os.getpid()}-{target.name}")
+    aside = target.with_name(f".{os.getpid()}-old-{target.name}")
     _remove(temporary)  # left behind by a killed process of the same number
     try:
         yield temporary
         if temporary.is_dir() and target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
+            _remove(aside)
+            os.replace(target, aside)
+        try:
+            os.replace(temporary, target)
+        except OSError:
+            if aside.exists():
+                os.replace(aside, target)
+            raise
+        _remove(aside)
     finally:
         _remove(temporary)
 

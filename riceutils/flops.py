@@ -7,6 +7,7 @@ ReLU, sigmoid and tanh, concatenation, dropout (idle at inference), padding and 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ class Report:
 def count(model: keras.Model) -> Report:
     """Count the FLOPs of ``model`` for one image, layer by layer, from shapes alone.
 
-    Raises ``ValueError`` naming the layer whose type has no formula.
+    Raises ``ValueError`` naming the layer whose type has no formula, or that is used more than once.
     """
     rows = [
         (layer.name, type(layer).__name__, layer.output.shape[1:], _parameters(layer), _layer_flops(layer))
@@ -57,7 +58,10 @@ def _layers(model: keras.Model) -> list[keras.Layer]:
     import keras
 
     flat: list[keras.Layer] = []
+    uses = Counter(id(node.operation) for node in getattr(model, "_nodes", []))
     for layer in getattr(model, "operations", model.layers):  # sums and products written as such are no layers
+        if uses[id(layer)] > 1:
+            raise ValueError(f"Layer {layer.name!r} is used more than once. Use flops.profile instead.")
         flat.extend(_layers(layer) if isinstance(layer, keras.Model) else [layer])
     return flat
 

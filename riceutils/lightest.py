@@ -167,7 +167,7 @@ def _generalise(source: str) -> None:
     rows = generalisation.subset(test.labels)
     predictors = {name: partial(study.predict, run) for name, run in missing.items()}
     for name, table in generalisation.measure(predictors, test.images[rows], test.labels[rows]).items():
-        run = runs.find(missing[name].spec) or missing[name]
+        run = runs.cached(missing[name])
         files.write_csv(run.folder / runs.GENERALISATION, table)
         _commit(run)
 

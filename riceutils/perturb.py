@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 PARTS = ("flip", "rotation", "zoom", "translation", "contrast")
+VERSION = 1  # raise by hand when the pictures change: stored ones are made anew
 FACTOR = 0.1  # of each part but the flip; for rotation a fraction of a whole turn: ±36°
 BATCH = 64
 _STREAM = 0x70757274  # keeps these draws apart from other uses of the same seed

@@ -175,6 +175,11 @@ def find(spec: Spec) -> Run | None:
     return Run(folder) if (folder / "record.json").exists() else None
 
 
+def cached(run: Run) -> Run:
+    """The same training's run in the cache folder, which has its weights, if there is one; else ``run``."""
+    return find(run.spec) or run
+
+
 def references(model: str | None = None) -> list[Run]:
     """Committed runs on real images, of one model or of all, in order of model and seed."""
     found = [Run(path.parent) for path in sorted(REFERENCE.glob("*/record.json"))]
@@ -197,15 +202,19 @@ def commit(run: Run, target: Path | None = None) -> Path:
     """Copy a finished run into the package as a reference result; weights only when they are small.
 
     ``target`` is its folder there; by default it is named after model, variant and seed. Raises ``ValueError`` for a
-    run that such a name would not tell from the architecture's plain training.
+    run that such a name would not tell from the architecture's plain training, or from the one that is there.
     """
     spec = run.spec
     if target is None and (spec.slim or spec.copies or spec.options):
         raise ValueError(f"{run.name} is not {spec.model} as the registry builds it; only that is a reference result.")
     variant = "-augmented" * spec.augment + "-rgb" * spec.unexpected_pixels
-    target = target or REFERENCE / f"{spec.model}{variant}-seed{spec.seed}"
+    named, target = target, target or REFERENCE / f"{spec.model}{variant}-seed{spec.seed}"
     if run.folder == target:
         return target
+    if named is None and (target / "record.json").exists():
+        there = Run(target)
+        if not there.stale and there.spec.key != spec.key:
+            raise ValueError(f"{target.name} is the result of a training with other parameters. Remove it first.")
     with files.replacing(target) as temporary:
         shutil.copytree(run.folder, temporary)
         if (temporary / WEIGHTS).exists() and (temporary / WEIGHTS).stat().st_size > COMMITTED_WEIGHTS:
@@ -216,7 +225,8 @@ def commit(run: Run, target: Path | None = None) -> Path:
 def resolve(name: str) -> Run:
     """A run by the name of a model (its reference run), a run's or a committed result's name, or a run's folder.
 
-    Raises ``ValueError`` listing what there is.
+    Where the weights of a committed result were not shipped, the run of the same training in the cache folder, if
+    there is one. Raises ``ValueError`` listing what there is.
     """
     from riceutils import models
 
@@ -224,11 +234,11 @@ def resolve(name: str) -> Run:
         run = reference(name)
         if run is None:
             raise ValueError(f"There is no reference run of {name!r}. Train it and give the run's folder.")
-        return run
+        return cached(run)
     places = (files.home() / "runs", *files.PACKAGE.glob("results/*"))
     for folder in (Path(name), *(place / name for place in places)):
         if (folder / "record.json").exists():
-            return Run(folder)
+            return cached(Run(folder))
     known = sorted({path.parent.name for place in places for path in place.glob("[!.]*/record.json")})
     raise ValueError(
         f"No model or run {name!r}. Models: {', '.join(models.names())}. Runs: {', '.join(known) or 'none'}."

@@ -259,8 +259,7 @@ def reference_block5(source: str) -> pd.DataFrame:
 
     Raises ``ValueError`` or ``FileNotFoundError`` when VGG16 has not been trained here.
     """
-    committed = runs.resolve("vgg16")
-    parent = runs.find(committed.spec) or committed
+    parent = runs.resolve("vgg16")
     splits = study.reference(source)
     table = curve(parent, splits, SHARES, epochs=AFTER, layers=BLOCK5)
     files.write_csv(RESULTS / "block5.csv", table)
@@ -273,7 +272,7 @@ def reference_lossless(source: str) -> pd.DataFrame:
     Lightest first; the table is committed anew after each run, and runs that it holds are not measured again.
     """
     splits, path = study.reference(source), RESULTS / "lossless.csv"
-    kept = [runs.find(run.spec) or run for run in runs.counted()]
+    kept = [runs.cached(run) for run in runs.counted()]
     probe = slimmed.probe(splits.train, 600)
     rows = [row for row in files.read_rows(path) if row["run"] in {run.spec.key for run in kept}]
     for run in sorted(kept, key=lambda run: run.record["flops"]):

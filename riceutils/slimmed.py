@@ -14,6 +14,7 @@ import numpy as np
 
 from riceutils import channels, models, slimming, training
 from riceutils.data import Split, Splits
+from riceutils.models import pretrained
 from riceutils.runs import Run, Spec
 
 
@@ -59,6 +60,12 @@ def parent(source: Run | str | Path, preprocessing: str = "rgb") -> Parent:
     shape = network.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] != shape[2] or shape[1] is None:
         raise ValueError(f"{path} takes {shape}; expected one square image, (None, size, size, channels).")
+    wanted = pretrained.preprocess(np.zeros((1, 3)), preprocessing).shape[-1]
+    if shape[-1] != wanted:
+        raise ValueError(
+            f"{path} takes images of {shape[-1]} channels, the preprocessing {preprocessing!r} gives {wanted}. "
+            "Name another one, such as grey for one channel."
+        )
     last = [tensor._keras_history.operation for tensor in network.outputs]
     if len(last) != 1 or getattr(getattr(last[0], "activation", None), "__name__", "") != "softmax":
         ends = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in last)

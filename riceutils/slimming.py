@@ -14,7 +14,6 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from riceutils import activations, flops
 from riceutils.channels import MAKERS, Channels, follow
@@ -215,9 +214,12 @@ def _order(channels: Channels, images: np.ndarray, criterion: str, preprocessing
     rng = np.random.default_rng(seed)
     ranks: dict[int, list[float]] = defaultdict(list)
     for name, filters in measured.groupby("layer", sort=False):
-        score = CRITERIA[criterion](filters, np.asarray(channels.model.get_layer(name).kernel), rng)
-        for group, rank in zip(channels.outputs[str(name)], stats.rankdata(score, "ordinal"), strict=True):
-            ranks[int(group)].append(rank / len(score))
+        kernel = np.asarray(channels.model.get_layer(name).kernel)
+        score = CRITERIA[criterion](filters, kernel, rng)
+        # Equal scores (no activation that is ever exactly zero, for one) are told apart by the kernels' size.
+        places = np.lexsort((_l1(filters, kernel, rng), score)).argsort()
+        for group, place in zip(channels.outputs[str(name)], places, strict=True):
+            ranks[int(group)].append((place + 1) / len(score))
     ranked = sorted((float(np.mean(own)), group) for group, own in ranks.items() if group not in channels.fixed)
     left = {name: set(map(int, groups)) for name, groups in channels.outputs.items()}
     order = []

@@ -6,6 +6,7 @@ Every source lists its files by class and gives a file's bytes; nothing above th
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -84,20 +85,24 @@ def decode(content: bytes, name: str, size: int | None = None) -> Image.Image:
     """Decode an image file to RGB, resized to ``size`` × ``size`` by antialiased bilinear interpolation.
 
     Grey images get three equal channels; transparency is laid on black, the data set's background.
-    Raises ``DataError`` naming the file when it is truncated or not an image.
+    Raises ``DataError`` naming the file when it is truncated, not an image, or has values of unknown range.
     """
     try:
         with Image.open(io.BytesIO(content)) as raw:
             raw.load()
             image = ImageOps.exif_transpose(raw)
+        if image.mode in ("I", "F"):
+            raise DataError(f"Image {name} holds 32-bit values of unknown range. Save it with 8 or 16 bits.")
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+        image = image.convert("RGB")
+    except DataError:
+        raise
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise _unreadable(name, error) from error
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert("RGB")
     return (
         image if size is None or image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
     )
@@ -134,18 +139,25 @@ def _members(paths: list[PurePosixPath], origin: Path) -> dict[str, list[str]]:
     return {PurePosixPath(folder).name: names for folder, names in members.items()}
 
 
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))
+
+
 def _is_image(path: PurePosixPath) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+    return path.suffix.lower() in SUFFIXES and not any(map(_hidden, path.parts))
 
 
 def _folder(root: Path) -> Source:
-    found = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    walked = os.walk(root, followlinks=True)  # classes may be links to folders elsewhere
+    found = sorted(path for folder, _, names in walked for name in names if (path := Path(folder, name)).is_file())
+    for path in found:
+        if any("\udc80" <= letter <= "\udcff" for letter in path.name):  # how Python shows bytes that are no UTF-8
+            raise DataError(f"The name of {str(path).encode(errors='replace').decode()} is not UTF-8. Rename it.")
     relative = {PurePosixPath(path.relative_to(root).as_posix()): path for path in found}
     images = [path for path in relative if _is_image(path)]
     members = _members(images, root)
     beside = root / PurePosixPath(next(iter(members.values()))[0]).parent.parent
-    for folder in sorted(entry for entry in beside.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+    for folder in sorted(entry for entry in beside.iterdir() if entry.is_dir() and not _hidden(entry.name)):
         if folder.name not in members:
             raise DataError(f"Class folder {folder} holds no image. Fill it or remove it.")
     stats = [(str(path), relative[path].stat().st_size, relative[path].stat().st_mtime_ns) for path in images]

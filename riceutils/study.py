@@ -128,12 +128,13 @@ def maps(run: Run, images: np.ndarray, layers: list[str] | None = None) -> dict[
 
 
 def generalise(wanted: Iterable[Run], splits: Splits, images: int) -> None:
-    """Measure how runs stand each perturbation and corruption alone, on at most ``images`` test images.
+    """Measure how runs stand each perturbation and corruption alone, on at most ``images`` test images, but at least
+    one of each class.
 
     The table is kept in the run's folder; a run that has one of as many images is left alone. Runs are measured
     together, so that the disturbed images are made once.
     """
-    rows = generalisation.subset(splits.test.labels, images)
+    rows = generalisation.subset(splits.test.labels, max(images, len(splits.classes)))
     missing = {}
     for run in wanted:
         if run.spec.data != splits.fingerprint:

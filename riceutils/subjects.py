@@ -66,7 +66,7 @@ class Joined:
 
 def perturbed_test(splits: Splits) -> np.ndarray:
     """The test images under the published perturbation: drawn once, kept, the same for every model."""
-    target = files.home() / "images" / f"{splits.fingerprint}-perturbed.npy"
+    target = files.home() / "images" / f"{splits.fingerprint}-perturbed{perturb.VERSION}.npy"
     with files.once(target) as missing:
         if missing:
             with files.replacing(target) as temporary:
@@ -111,11 +111,12 @@ def _features(divided: features.Cut, images: dict[str, list[Any]], spec: Spec) -
     own = spec.key if spec.slim else f"{spec.model} {spec.initializer} {spec.seed}"
     if not divided.trunk.weights:
         own = files.digest([layer.get_config() for layer in divided.trunk.layers[1:]])
+    data = f"{spec.data} {perturb.VERSION}"
     result: dict[str, list[Any]] = {}
     for side, sets in images.items():
         for number, pixels in enumerate(sets):
             name = f"{side}{number or ''}"
-            found = features.load(divided, pixels, spec.data, name, spec.weights or own, spec.preprocessing)
+            found = features.load(divided, pixels, data, name, spec.weights or own, spec.preprocessing)
             if found is None:
                 return None
             result.setdefault(side, []).append(found)

@@ -19,6 +19,7 @@ from tqdm.keras import TqdmCallback
 from riceutils import activations, evaluation, features, files, flops, models, perturb, runs, subjects
 from riceutils.checkpoint import Checkpoint
 from riceutils.data import Splits, inputs
+from riceutils.models import pretrained
 from riceutils.runs import Run, Spec
 from riceutils.subjects import Subject
 
@@ -70,7 +71,9 @@ def new_model(spec: Spec, start: Callable[[], keras.Model] | None = None) -> ker
     build = start or partial(models.build, spec.model, spec.input_shape, spec.classes, spec.weights, **spec.options)
     model = build()
     if start is None and spec.initializer != Spec.model_fields["initializer"].default:
-        models.initialise(model, spec.initializer, spec.seed)
+        backbone = models.architecture(spec.model).pretrained
+        learned = pretrained.trunk(spec.weights, backbone) if spec.weights else ()
+        models.initialise(model, spec.initializer, spec.seed, keep=learned)
     _compile(model, spec)
     return model
 
@@ -188,7 +191,7 @@ def _save(
     predict(model, piece, spec.preprocessing)
     seconds = time.perf_counter() - start
     filters = activations.measure(model, splits.test.images, spec.preprocessing)
-    best = int(history["val_loss"].to_numpy().argmin())
+    best = int(np.nanargmin(history["val_loss"].to_numpy()))  # the loss may end in NaN after a better epoch
     whole = model if spec.slim else models.build(spec.model, classes=spec.classes, **spec.options)
     metrics = {
         name: vars(evaluation.accuracy(p, labels)) | {"loss": evaluation.loss(p, labels)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,12 +119,13 @@ def _loaded(model: keras.Model, path: str) -> bool:
     return True
 
 
-def initialise(model: keras.Model, initializer: str, seed: int) -> None:
-    """Draw every trainable kernel of ``model`` anew by a Keras initializer's name; biases stay at zero."""
+def initialise(model: keras.Model, initializer: str, seed: int, keep: Collection[str] = ()) -> None:
+    """Draw every trainable kernel of ``model`` anew by a Keras initializer's name, but in the layers ``keep``; biases
+    stay as they are."""
     import keras
 
     for number, layer in enumerate(model.layers):
-        if layer.trainable and hasattr(layer, "kernel"):
+        if layer.trainable and hasattr(layer, "kernel") and layer.name not in keep:
             drawn = keras.initializers.get({"class_name": initializer, "config": {"seed": seed * 1000 + number}})
             layer.kernel.assign(drawn(layer.kernel.shape))
 

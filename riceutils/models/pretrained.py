@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import sys
 from contextlib import redirect_stdout
 from functools import cache
@@ -76,12 +75,12 @@ def resolve(weights: str | None, backbone: str = "VGG16") -> str | None:
     path = Path(str(weights)).expanduser()
     if not path.is_file():
         raise WeightsError(f"No weights {weights!r}. Use imagenet, hed, none, auto, or the path of an existing file.")
-    _keras(backbone, str(path))
+    network = _keras(backbone, str(path))
     name = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     kept = _kept(name)
     if not kept.exists():
         with files.replacing(kept) as temporary:
-            shutil.copy(path, temporary)
+            network.save_weights(temporary)  # whatever format the file has, by which name Keras knows it
     return _FILE + name
 
 
