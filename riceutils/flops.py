@@ -58,7 +58,8 @@ def _layers(model: keras.Model) -> list[keras.Layer]:
     import keras
 
     flat: list[keras.Layer] = []
-    uses = Counter(id(node.operation) for node in getattr(model, "_nodes", []))
+    nodes = getattr(model, "_nodes_by_depth", {}).values()  # of this graph; a layer may have more, in other models
+    uses = Counter(id(node.operation) for level in nodes for node in level)
     for layer in getattr(model, "operations", model.layers):  # sums and products written as such are no layers
         if uses[id(layer)] > 1:
             raise ValueError(f"Layer {layer.name!r} is used more than once. Use flops.profile instead.")
