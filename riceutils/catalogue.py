@@ -42,8 +42,9 @@ def deck() -> pd.DataFrame:
 def years() -> pd.DataFrame:
     """``resources/timeline.csv``: a row per model with its name, year, citation key and group.
 
-    Groups: ``history`` (as first published), ``source`` (a source's variant, in the year of the source), ``study``
-    and ``light`` (the study's), ``book`` (set beside them here).
+    Groups: ``history`` (in the year of the paper, also the deck's LeNet-5 and AlexNet and the Study's GoogLeNet),
+    ``source`` (the Case study's variants, in its year), ``study`` and ``light`` (the study's), ``book`` (set beside
+    them here).
     """
     return pd.read_csv(files.RESOURCES / "timeline.csv", index_col="model")
 

@@ -12,7 +12,7 @@ from riceutils.comparison import front, place_names
 from riceutils.plots import PALETTE, Chart, figure
 
 GROUPS = {  # of the time line: words, marker, colour, size
-    "history": ("as first published", "o", "0.45", 5),
+    "history": ("by year of publication", "o", "0.45", 5),
     "source": ("variant of a source", "D", PALETTE[4], 5),
     "study": ("the study's heavy models", "s", PALETTE[0], 6),
     "light": ("the study's light models", "*", PALETTE[1], 10),

@@ -18,6 +18,7 @@ from riceutils.plots import PALETTE, Chart, figure
 from riceutils.runs import Run
 
 TRUNKS = ("VGG16", "ResNet50", "MobileNetV3Large")
+KINDS = ("fc", "all", "exp")  # what is trained: the head, all layers, all under a wider head
 SETS = ("cifar10", "rice")  # what the reference trainings of resources/background.yml were made on
 RATE = 3e-5  # of Adam, for a pretrained network without batch normalisation that is trained as a whole
 
@@ -147,20 +148,31 @@ def results(built: Mapping[str, Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
+def printed() -> dict[str, str]:
+    """The report's accuracy in evaluation, of each backbone that it trained so, beside our trainings on photographs."""
+    found = ledger.published("transfer").set_index("model")["evaluation"]
+    names = {"resnet50": "ResNet50", "mobilenetv3": "MobileNetV3Large"}
+    return {
+        f"transfer_cifar10_{kind}": ", ".join(
+            f"{name} {found[model]}" for stem, name in names.items() if (model := f"{stem}_{kind}") in found
+        )
+        for kind in KINDS
+    }
+
+
 def reference(built: Mapping[str, Run]) -> None:
     """Display the reference trainings of VGG16 on photographs and on rice beside this build's, and their curves."""
-    kinds = ("fc", "all", "exp")
     ours = [finished for finished in built.values() if finished.spec.model.startswith("transfer_vgg16")]
     rows: dict[str, list[Run]] = {}
     for images in SETS:
-        for kind in kinds:
+        for kind in KINDS:
             same = [own for own in ours if own.spec.model.endswith(kind) and images == "rice"]
             rows[f"transfer_{images}_{kind}"] = same
     missing = [name for name in rows if not background.committed(name)]
     if missing:
         page.note("no_reference", model=", ".join(missing))
-    page.table(background.table(rows))
+    page.table(background.table(rows, printed()))
     for images in SETS:
-        names = [f"transfer_{images}_{kind}" for kind in kinds]
+        names = [f"transfer_{images}_{kind}" for kind in KINDS]
         if found := {name: runs for name in names if (runs := background.committed(name))}:
             page.chart(*charts.histories(found))

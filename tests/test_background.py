@@ -56,6 +56,20 @@ def test_what_the_page_says_of_auxiliary_heads():
     assert round(stats.fisher_exact([[2, 3], [0, 5]]).pvalue, 2) == 0.44
 
 
+def test_what_the_pages_say_of_other_reference_trainings():
+    (alexnet,) = background.committed("alexnet_valid")
+    assert (alexnet.dead, len(alexnet.history)) == (True, 5)
+    fc, whole, exp = (background.committed(f"transfer_rice_{kind}")[0].accuracy() for kind in ("fc", "all", "exp"))
+    assert fc.high < whole.low
+    assert exp.value < whole.value
+    names = ("plain_19", "residual_19", "residual_55")
+    last = {name: [run.history["loss"].iloc[-1] for run in background.committed(name)] for name in names}
+    assert max(last["residual_19"]) < min(last["plain_19"])
+    assert min(last["residual_55"]) > max(last["residual_19"])
+    clean = {name: [run.accuracy().value for run in background.committed(name)] for name in names[:2]}
+    assert np.mean(clean["residual_19"]) <= np.mean(clean["plain_19"])
+
+
 def test_copies_multiply_the_training_images_and_the_seed_does_not_draw_them():
     loaded = study.load(TrainingParameters(
         batch_size=8, patience=5, time_limit=0, data="synthetic", image_size=64, images_per_class=[4, 2, 3], epochs=2

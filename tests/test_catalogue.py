@@ -107,6 +107,11 @@ def test_transfer_models_have_the_published_counts():
     assert (table["verdict"] == "exact").all()
 
 
+def test_what_the_report_printed_stands_beside_photographs():
+    assert transfer.printed()["transfer_cifar10_fc"] == "ResNet50 0.6551, MobileNetV3Large 0.6348"
+    assert transfer.printed()["transfer_cifar10_exp"] == "MobileNetV3Large 0.8288"
+
+
 @pytest.mark.parametrize("backbone", ["vgg16", "resnet50", "mobilenetv3"])
 def test_every_backbone_names_its_models(backbone):
     named = background.transfer_models(backbone)
