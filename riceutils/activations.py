@@ -21,6 +21,7 @@ COLUMNS = (
     "layer", "filter", "apoz", "apoz_grain", "fires", "maximum", "mean", "mean_grain", "p99", "p99_grain", "redundancy",
     "nearest",
 )  # fmt: skip
+PASSED = ("BatchNormalization", "Dropout", "SpatialDropout2D", "MaxPooling2D", "Add")  # on the way to an activation
 CONSTANT = 1e-6  # a filter that varies less, relative to its mean square, is constant: single precision sees no more
 
 
@@ -32,17 +33,19 @@ def convolutions(model: keras.Model) -> list[keras.Layer]:
 
 
 def _carriers(model: keras.Model) -> dict[str, keras.Layer]:
-    """The layer whose output tells whether a convolution's filters fire: itself, or the activation right after it,
-    with or without a batch normalisation between."""
+    """The layer whose output tells whether a convolution's filters fire: itself, or the activation after it, with
+    normalisation, dropout, pooling or a residual sum between."""
+    import keras
+
     found = {layer.name: layer for layer in convolutions(model)}
     passed = dict.fromkeys(found, "")  # the layer that each filter's output has reached
     passed |= {name: name for name, layer in found.items() if layer.activation.__name__ == "linear"}
     for layer in model.layers:
-        if type(layer).__name__ in ("BatchNormalization", "Activation", "ReLU"):
-            before = layer.input._keras_history.operation.name
+        ends = type(layer).__name__ in ("Activation", "ReLU", "LeakyReLU", "ELU")
+        if ends or type(layer).__name__ in PASSED:
+            before = {tensor._keras_history.operation.name for tensor in keras.tree.flatten(layer.input)}
             for name, reached in passed.items():
-                if reached == before:
-                    ends = type(layer).__name__ != "BatchNormalization"
+                if reached in before:
                     passed[name] = "" if ends else layer.name
                     if ends:
                         found[name] = layer

@@ -60,6 +60,8 @@ class Channels:
 def follow(model: keras.Model) -> Channels:
     """Follow every channel through ``model``; raises :class:`UnsupportedLayer` naming the first layer that can't be."""
     model = functional(model)
+    for layer in model.operations:  # what can't be cloned either is named first
+        _known(layer)
     fresh = keras.models.clone_model(model)  # its layers belong to this graph only
     parents: list[int] = []
 
@@ -131,14 +133,18 @@ def functional(model: keras.Model) -> keras.Model:
     return model
 
 
-def _check(layer: keras.Layer) -> None:
+def _known(layer: keras.Layer) -> None:
     kind, name = type(layer).__name__, layer.name
     if kind not in SUPPORTED:
         raise UnsupportedLayer(f"Layer {name!r} is a {kind}; known are {', '.join(SUPPORTED)}.")
-    if kind == "InputLayer":
-        return
     if not isinstance(layer, keras.layers.Layer):
         raise UnsupportedLayer(f"{name!r} is written as an operation; use keras.layers.{kind}() instead.")
+
+
+def _check(layer: keras.Layer) -> None:
+    kind, name = type(layer).__name__, layer.name
+    if kind == "InputLayer":
+        return
     if len(layer._inbound_nodes) > 1:
         raise UnsupportedLayer(f"Layer {name!r} is used more than once. Give each use a layer of its own.")
     if getattr(layer, "data_format", "channels_last") != "channels_last":
@@ -150,5 +156,9 @@ def _check(layer: keras.Layer) -> None:
         raise UnsupportedLayer(f"Layer {name!r} merges inputs of different channels: {shapes}.")
     if kind in ("Concatenate", "BatchNormalization") and layer.axis not in (-1, len(shapes[0]) - 1):
         raise UnsupportedLayer(f"Layer {name!r} works along axis {layer.axis}; the last one, channels, is needed.")
+    if kind == "Rescaling" and np.ndim(layer.scale) + np.ndim(layer.offset):
+        raise UnsupportedLayer(f"Layer {name!r} scales every channel differently; one scale and offset is needed.")
+    if getattr(getattr(layer, "activation", None), "__name__", "") == "glu":
+        raise UnsupportedLayer(f"Layer {name!r} halves its channels by glu; an activation of single values is needed.")
     if not hasattr(getattr(layer, "activation", None), "__name__") and hasattr(layer, "activation"):
         raise UnsupportedLayer(f"Layer {name!r} has a layer as its activation. Put that layer behind it instead.")

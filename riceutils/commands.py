@@ -85,7 +85,7 @@ def _per_class(text: str) -> list[int] | int | None:
     help="Of training after the cut; 0 for the cut alone.",
 )
 @click.option("--data", default="synthetic", show_default=True, help="Images: synthetic, kaggle, a folder or a zip.")
-@click.option("--images-per-class", help="200,50,100 (train, validation, test), 300 or all; by default RUN's.")
+@click.option("--images-per-class", help="200,50,100 (train, validation, test), 300 or all; by default RUN's, or all.")
 @click.option("--images", default=500, show_default=True, type=click.IntRange(1), help="Training images to measure on.")
 @click.option(
     "--preprocessing", default="rgb", show_default=True, help="Of a .keras file's images: rgb, caffe, raw, grey."
@@ -112,12 +112,12 @@ def slim(
     import numpy as np
 
     from riceutils import data as loading
-    from riceutils import flops, runs, slimmed, slimming
+    from riceutils import evaluation, flops, runs, slimmed, slimming, subjects, training
 
     kind, _, share = (budget or "").partition("=")
     try:
         wanted = {kind: float(share)} if budget else None
-        counts = _per_class(images_per_class or "200,50,100")
+        counts = _per_class(images_per_class or ("200,50,100" if data in ("synthetic", "rice") else "all"))
     except ValueError:
         raise click.ClickException(
             "Give --budget as flops=0.5 and --images-per-class as 200,50,100, 300 or all."
@@ -129,7 +129,7 @@ def slim(
         files.writable(save.parent)
     found = None if source.endswith(".keras") else runs.resolve(source)
     parent = slimmed.parent(found or source, preprocessing)
-    if found and (kind := found.record["data"]["kind"]) != ("synthetic" if data == "synthetic" else "real"):
+    if found and (kind := found.record["data"]["kind"]) != ("synthetic" if data in ("synthetic", "rice") else "real"):
         raise click.ClickException(f"{source} was trained on {kind} images; give them with --data.")
     if found and not images_per_class:  # as many as it was trained on; classes of different sizes: all there are
         shares = [found.record["data"]["images"][side] / len(found.classes) for side in loading.SIDES]
@@ -141,12 +141,18 @@ def slim(
     splits = loading.load(data, parent.network.input_shape[1], counts)
     options: dict[str, Any] = {"epochs": epochs, "images": images, "seed": seed, "scratch": scratch}
     run = slimmed.slim(parent, splits, criterion, wanted, **options)
-    for name, network in ((source, parent.network), (run.name, run.model())):
-        click.echo(f"{name}: {network.count_params():,} parameters, {flops.count(network).total / 1e6:,.2f} MFLOPs")
-    metrics = {which: f"{figures['value']:.4f}" for which, figures in run.record["metrics"].items()}
-    click.echo(f"{run.name}: {metrics}")
+    small, tests = run.model(), {"clean": splits.test.images, "perturbed": subjects.perturbed_test(splits)}
+    left = {layer.name: layer.output.shape[-1] for layer in small.layers}
+    for layer in parent.network.layers:
+        if hasattr(layer, "kernel") and left.get(layer.name) != (width := layer.output.shape[-1]):
+            click.echo(f"{layer.name}: {left.get(layer.name, 0)} of {width} channels stay")
+    for name, network in ((source, parent.network), (run.name, small)):
+        said = {which: training.predict(network, pixels, run.spec.preprocessing) for which, pixels in tests.items()}
+        right = ", ".join(f"{which} {evaluation.accuracy(p, splits.test.labels)}" for which, p in said.items())
+        size = f"{network.count_params():,} parameters, {flops.count(network).total / 1e6:,.2f} MFLOPs"
+        click.echo(f"{name}: {size}, accuracy {right}")
     if save:
-        run.model().save(save)
+        small.save(save)
         click.echo(f"Saved as {save}")
 
 

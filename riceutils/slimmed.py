@@ -56,7 +56,7 @@ def parent(source: Run | str | Path, preprocessing: str = "rgb") -> Parent:
         network = keras.models.load_model(path, compile=False)
     except (ValueError, OSError, TypeError) as error:
         raise ValueError(f"{path} is not a Keras model ({error}). Save it with model.save('name.keras').") from error
-    network = channels.functional(network)
+    network = channels.follow(network).model  # what can't be cut is named before images are loaded
     shape = network.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] != shape[2] or shape[1] is None:
         raise ValueError(f"{path} takes {shape}; expected one square image, (None, size, size, channels).")

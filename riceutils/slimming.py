@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from riceutils import activations, flops
-from riceutils.channels import MAKERS, Channels, follow
+from riceutils.channels import MAKERS, Channels, UnsupportedLayer, follow
 from riceutils.models import pretrained
 from riceutils.surgery import apply as apply
 from riceutils.surgery import rebuild
@@ -69,8 +69,9 @@ def select(
     goes if every layer that reads it sees one constant, which is zero or can be folded into that layer's bias
     exactly. ``apoz``, ``l1`` and ``random`` thin all layers of filters evenly until ``budget`` is met, the share of
     ``{"flops": 0.5}`` or ``{"parameters": 0.5}`` that stays; the criterion only says which filters of a layer go.
-    At least one channel of a layer is kept, unless a parallel branch remains. With ``layers``, names of convolution
-    and dense layers, only their channels go, and the budget is a share of what these layers cost.
+    Filters that it does not tell apart, as ``apoz`` where nothing is ever zero, go by ``l1``. At least one channel of a
+    layer is kept, unless a parallel branch remains. With ``layers``, names of convolutions (or of dense layers, which
+    ``dead`` alone thins), only their channels go, and the budget is a share of what these layers cost.
 
     Gives columns layer, channel, reason, constants (what readers saw: nothing where they saw zero or the cut is
     lossy), FLOPs and parameters that this channel alone would save. Refused channels, constant but not foldable, are
@@ -85,8 +86,14 @@ def select(
     channels = follow(model)
     model = channels.model
     flops.count(model)  # a layer without a formula is said before anything is measured
+    if len(model.inputs) != 1:
+        names = ", ".join(tensor._keras_history.operation.name for tensor in model.inputs)
+        raise UnsupportedLayer(f"{model.name} has several inputs, {names}; one, the image, is needed.")
     if layers is not None:
         channels = _only(channels, layers)
+        dense = [name for name in layers if type(model.get_layer(name)).__name__ != "Conv2D"]
+        if dense and criterion != "dead":
+            raise ValueError(f"{dense[0]} is no convolution, and {criterion} thins convolutions only.")
     if criterion == "dead":
         return _dead(channels, images, preprocessing)
     ((kind, share),) = (budget or {}).items()
@@ -146,7 +153,7 @@ def _dead(channels: Channels, images: np.ndarray, preprocessing: str) -> pd.Data
         constant = True
         for reader, feature in channels.readers.get(group, ()):
             low, high = (float(bound[feature]) for bound in seen[reader])
-            constant &= high - low <= CONSTANT * max(1.0, abs(high))
+            constant &= high - low <= CONSTANT * max(abs(low), abs(high))
             if high or low:
                 constants.setdefault(reader, {})[feature] = (low + high) / 2
         if not constant:
@@ -216,7 +223,6 @@ def _order(channels: Channels, images: np.ndarray, criterion: str, preprocessing
     for name, filters in measured.groupby("layer", sort=False):
         kernel = np.asarray(channels.model.get_layer(name).kernel)
         score = CRITERIA[criterion](filters, kernel, rng)
-        # Equal scores (no activation that is ever exactly zero, for one) are told apart by the kernels' size.
         places = np.lexsort((_l1(filters, kernel, rng), score)).argsort()
         for group, place in zip(channels.outputs[str(name)], places, strict=True):
             ranks[int(group)].append((place + 1) / len(score))

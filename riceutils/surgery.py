@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from riceutils.channels import MAKERS, Channels, follow
 def apply(model: keras.Model, plan: pd.DataFrame) -> keras.Model:
     """A new model without the channels of ``plan``, the weights of the others carried over.
 
+    The plan may have gone through a CSV file. Inputs keep their names, several outputs their structure.
     Raises ``UnsupportedLayer`` or ``ValueError``, naming the layer, before anything is cut: a layer or channel that
     there is not, one that must stay (the model's outputs), or a layer that would lose its last channel.
     """
@@ -25,7 +27,7 @@ def apply(model: keras.Model, plan: pd.DataFrame) -> keras.Model:
         group = channels.group(layer, int(channel))
         if group in channels.fixed:
             raise ValueError(f"Channel {channel} of {layer} must stay: it is tied to the model's input or output.")
-        gone[group] = dict(constants or {})
+        gone[group] = ast.literal_eval(constants) if isinstance(constants, str) else dict(constants or {})
     folded: dict[str, dict[int, float]] = {}
     for constants in gone.values():
         for reader, values in constants.items():
@@ -51,10 +53,11 @@ def rebuild(
     }
     template = keras.models.clone_model(model)
     made: dict[int, Any] = {}
+    for own, tensor in zip(model.inputs, template.inputs, strict=True):  # a clone names its inputs anew
+        made[id(tensor)] = keras.Input(own.shape[1:], dtype=own.dtype, name=own._keras_history.operation.name)
     for old in template.operations:
         name, kind = old.name, type(old).__name__
         if kind == "InputLayer":
-            made[id(old.output)] = keras.Input(old.output.shape[1:], dtype=old.output.dtype)
             continue
         given = [made.get(id(tensor)) for tensor in keras.tree.flatten(old.input)]
         if not kept_out[name].any():
@@ -74,8 +77,9 @@ def rebuild(
             continue
         merged = kind == "Concatenate" or len(keras.tree.flatten(old.input)) > 1
         made[id(old.output)] = layer(given if merged else given[0])
-    ends = [[made[id(tensor)] for tensor in side] for side in (template.inputs, template.outputs)]
-    result = keras.Model(*(side[0] if len(side) == 1 else side for side in ends), name=model.name)
+    sides = ((model.input, template.inputs), (model.output, template.outputs))
+    ends = [keras.tree.pack_sequence_as(own, [made[id(tensor)] for tensor in tensors]) for own, tensors in sides]
+    result = keras.Model(*ends, name=model.name)
     for layer in result.layers:
         if not layer.weights:
             continue

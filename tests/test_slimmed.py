@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import fill_folder
 
 from riceutils import channels, data, flops, models, runs, slimmed, slimming, training
 from riceutils.__main__ import main
@@ -21,11 +22,11 @@ def trained(splits):
     return training.train_or_load(spec, splits)
 
 
-def own_model(path, size=32):
-    x = inputs = keras.Input((size, size, 3))
+def own_model(path, size=32, channels=3, classes=5):
+    x = inputs = keras.Input((size, size, channels))
     x = keras.layers.Conv2D(6, 3, activation="relu")(x)
     x = keras.layers.Flatten()(keras.layers.MaxPooling2D(4)(x))
-    keras.Model(inputs, keras.layers.Dense(5, activation="softmax")(x)).save(path)
+    keras.Model(inputs, keras.layers.Dense(classes, activation="softmax")(x)).save(path)
     return path
 
 
@@ -82,6 +83,32 @@ def test_layers_that_may_go_leave_the_frozen_ones_alone(splits):
         slimming.select(parent.network, splits.test.images, "l1", {"flops": 0.5}, layers=["block6"])
 
 
+def test_a_users_own_model_and_images_from_the_command_line(tmp_path, grains_folder):
+    path = own_model(tmp_path / "mine.keras", classes=3)
+    arguments = ["slim", str(path), "--budget", "flops=0.6", "--epochs", "0", "--data", str(grains_folder)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    figures = [line for line in result.output.splitlines() if "parameters" in line]
+    assert [line.partition(":")[0] for line in figures] == [str(path), run_name(result.output)]
+    assert all("accuracy clean 0." in line or "accuracy clean 1." in line for line in figures)
+    assert re.search(r"^\w+: \d+ of \d+ channels stay$", result.output, re.MULTILINE)
+
+
+def run_name(output):
+    (name,) = set(re.findall(r"mine-[0-9a-f]{16}", output))
+    return name
+
+
+def test_a_file_that_can_t_be_cut_is_named_before_images_are_loaded(tmp_path):
+    flipped = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.RandomFlip(name="flip"),
+                                keras.layers.Flatten(), keras.layers.Dense(5, "softmax")])  # fmt: skip
+    flipped.save(tmp_path / "flip.keras")
+    arguments = ["slim", str(tmp_path / "flip.keras"), "--criterion", "dead", "--data", "no/such"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "Layer 'flip' is a RandomFlip" in result.output
+
+
 def test_a_users_own_model_from_the_command_line(tmp_path):
     path = own_model(tmp_path / "mine.keras")
     arguments = ["slim", str(path), "--budget", "flops=0.6", "--epochs", "1", "--images-per-class", "8,4,6"]
@@ -90,8 +117,7 @@ def test_a_users_own_model_from_the_command_line(tmp_path):
     small = keras.models.load_model(tmp_path / "light.keras")
     assert small.count_params() < keras.models.load_model(path).count_params()
     assert small.output_shape == (None, 5)
-    (name,) = set(re.findall(r"mine-[0-9a-f]{16}", result.output))
-    assert runs.resolve(name).record["spec"]["model"] == "mine"
+    assert runs.resolve(run_name(result.output)).record["spec"]["model"] == "mine"
 
 
 @pytest.mark.parametrize(
@@ -110,10 +136,37 @@ def test_wrong_requests_are_named(arguments, message):
     assert message in result.output
 
 
+def test_images_of_another_kind_than_a_run_s_are_refused(trained):
+    result = CliRunner().invoke(main, ["slim", str(trained.folder), "--criterion", "dead", "--data", "no/such"])
+    assert result.exit_code == 1
+    assert "was trained on synthetic images; give them with --data" in result.output
+
+
+def test_classes_of_different_sizes_are_all_loaded_again(tmp_path):
+    folder = fill_folder(tmp_path / "grains", 30)
+    for path in sorted((folder / "long").iterdir())[10:]:
+        path.unlink()
+    unequal = data.load(folder, 32, None)
+    assert np.bincount(unequal.train.labels).tolist() == [8, 24]  # 16 of each, on average
+    spec = Spec(model="cnn_light", data=unequal.fingerprint, image_size=32, classes=2, epochs=1, batch_size=16,
+                learning_rate=1e-3, patience=5, seed=0)  # fmt: skip
+    run = training.train_or_load(spec, unequal)
+    arguments = ["--criterion", "dead", "--epochs", "0", "--images", "10", "--data", str(folder)]
+    result = CliRunner().invoke(main, ["slim", str(run.folder), *arguments])
+    assert result.exit_code == 0, result.output
+
+
 def test_a_file_that_is_no_model(tmp_path):
     (tmp_path / "text.keras").write_text("no")
     with pytest.raises(ValueError, match="is not a Keras model"):
         slimmed.parent(tmp_path / "text.keras")
+
+
+@pytest.mark.parametrize(("preprocessing", "channels"), [("grey", 3), ("rgb", 1)])
+def test_a_model_of_other_channels_than_its_pixels_is_refused(tmp_path, preprocessing, channels):
+    path = own_model(tmp_path / "mine.keras", channels=channels)
+    with pytest.raises(ValueError, match=f"takes images of {channels} channels, the preprocessing '{preprocessing}'"):
+        slimmed.parent(path, preprocessing)
 
 
 def test_data_that_do_not_fit_the_model(tmp_path, trained, splits):
@@ -140,9 +193,9 @@ def test_an_unknown_run_is_answered_without_unfinished_ones(splits, trained):
     assert ".lock" not in str(error.value)
 
 
-def test_the_cut_alone_changes_no_answer(trained, splits, tmp_path):
+@pytest.mark.parametrize("source", ["synthetic", "rice"])
+def test_the_cut_alone_changes_no_answer(trained, splits, tmp_path, source):
     arguments = ["slim", str(trained.folder), "--criterion", "dead", "--epochs", "0", "--images", "60"]
-    source = str(splits.source.name)
     result = CliRunner().invoke(main, [*arguments, "--data", source, "--save", str(tmp_path / "light.keras")])
     assert result.exit_code == 0, result.output
     small = keras.models.load_model(tmp_path / "light.keras")

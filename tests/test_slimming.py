@@ -2,12 +2,13 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from keras import layers as L
 
-from riceutils import channels, flops, models, slimming, surgery
+from riceutils import activations, channels, flops, models, slimming, surgery
 from riceutils.channels import UnsupportedLayer, follow
 
 SIZE = 12
@@ -189,6 +190,74 @@ def test_what_stays_keeps_its_weights():
     )
 
 
+def test_of_filters_that_are_never_zero_the_smallest_kernels_go_first():
+    model = chain()
+    for name in ("first", "second"):
+        kernel, bias = model.get_layer(name).get_weights()
+        model.get_layer(name).set_weights([kernel * 0.01 / np.arange(1, bias.size + 1), bias + 1])
+    plan = slimming.select(model, IMAGES, "apoz", {"parameters": 0.6})
+    gone = set(plan.loc[plan["layer"] == "first", "channel"])
+    assert gone == set(range(6 - len(gone), 6)) != set()
+
+
+def test_a_faint_channel_that_its_reader_magnifies_stays():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = L.Conv2D(6, 3, activation="relu", name="faint")(inputs)
+    x = L.Flatten()(L.Conv2D(4, 3, name="magnifier")(x))
+    model = keras.Model(inputs, L.Dense(4, activation="softmax")(x))
+    for name, factor in (("faint", 1e-7), ("magnifier", 1e7)):
+        kernel, bias = model.get_layer(name).get_weights()
+        model.get_layer(name).set_weights([kernel * factor, bias])
+    small = slimming.apply(model, slimming.select(model, IMAGES))
+    np.testing.assert_allclose(small.predict(BATCH, verbose=0), model.predict(BATCH, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("between", ["dropout", "pooling", "sum"])
+def test_apoz_is_told_where_the_activation_comes_later(between):
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = L.Conv2D(6, 3, padding="same", bias_initializer="random_normal", name="conv")(inputs)
+    if between == "sum":
+        x = L.Add()([x, L.Conv2D(6, 1, name="shortcut")(inputs)])
+    else:
+        x = L.Dropout(0.5)(x) if between == "dropout" else L.MaxPooling2D(2)(x)
+    x = L.GlobalAveragePooling2D()(L.ReLU()(x))
+    model = keras.Model(inputs, L.Dense(4, activation="softmax")(x))
+    kill(model.get_layer("conv"), [2])
+    measured = activations.measure(model, IMAGES).set_index(["layer", "filter"])["apoz"]
+    assert measured["conv", 2] == 1
+
+
+def test_names_of_inputs_and_of_several_outputs_stay():
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    x = L.GlobalAveragePooling2D()(L.Conv2D(6, 3, activation="relu", name="conv")(image))
+    outputs = {"main": L.Dense(4, activation="softmax")(x), "beside": L.Dense(2, activation="softmax")(x)}
+    model = keras.Model({"image": image}, outputs)
+    kill(model.get_layer("conv"), [1, 4])
+    small = slimming.apply(model, slimming.select(model, IMAGES))
+    assert small.get_layer("conv").filters == 4
+    before, after = model({"image": BATCH}), small({"image": BATCH})
+    assert set(after) == {"main", "beside"}
+    for name in after:
+        np.testing.assert_allclose(after[name], before[name], atol=1e-5)
+
+
+def test_a_plan_may_go_through_a_file(tmp_path):
+    model = chain()
+    plan = slimming.select(model, IMAGES)
+    plan.to_csv(tmp_path / "plan.csv", index=False)
+    again = slimming.apply(model, pd.read_csv(tmp_path / "plan.csv"))
+    np.testing.assert_array_equal(again(BATCH), slimming.apply(model, plan)(BATCH))
+
+
+def test_several_inputs_are_named():
+    inputs = [keras.Input((SIZE, SIZE, 3), name=name) for name in ("left", "right")]
+    x = L.Concatenate()([L.Conv2D(2, 3, activation="relu")(image) for image in inputs])
+    model = keras.Model(inputs, L.Dense(4, activation="softmax")(L.Flatten()(x)))
+    with pytest.raises(UnsupportedLayer, match="several inputs, left, right"):
+        slimming.select(model, IMAGES)
+
+
 def unsupported(kind):
     x = inputs = keras.Input((SIZE, SIZE, 4))
     if kind == "layer":
@@ -200,16 +269,29 @@ def unsupported(kind):
         x = L.Conv2D(4, 3, groups=2, name="odd")(x)
     elif kind == "axis":
         x = L.Concatenate(axis=1, name="odd")([x, x])
+    elif kind == "scaled":
+        x = L.Rescaling([1.0, 2.0, 3.0, 4.0], name="odd")(x)
+    elif kind == "halved":
+        x = L.Conv2D(4, 3, activation="glu", name="odd")(x)
+    elif kind == "function":
+        x = L.Lambda(lambda values: 2 * values, name="odd")(x)
     elif kind == "nested":
         inner = keras.Input((SIZE, SIZE, 4))
         x = keras.Model(inner, L.Conv2D(4, 3)(inner), name="odd")(x)
     return keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling2D()(x)))
 
 
-@pytest.mark.parametrize("kind", ["layer", "shared", "groups", "axis", "nested"])
+@pytest.mark.parametrize("kind", ["layer", "shared", "groups", "axis", "scaled", "halved", "function", "nested"])
 def test_what_cannot_be_followed_is_named(kind):
     with pytest.raises(UnsupportedLayer, match="odd"):
         follow(unsupported(kind))
+
+
+def test_a_sum_written_as_an_operation_is_named():
+    inputs = keras.Input((SIZE, SIZE, 4))
+    x = L.GlobalAveragePooling2D()(L.ReLU()(inputs) + L.Conv2D(4, 1)(inputs))
+    with pytest.raises(UnsupportedLayer, match=r"is written as an operation; use keras\.layers\.Add\(\)"):
+        follow(keras.Model(inputs, L.Dense(2)(x)))
 
 
 @pytest.mark.parametrize(
@@ -221,6 +303,7 @@ def test_what_cannot_be_followed_is_named(kind):
         ({"criterion": "l1", "budget": {"flops": 1.5}}, "between 0 and 1"),
         ({"criterion": "l1", "budget": {"flops": 1e-9}}, "can't be cut to 1e-09 of its flops"),
         ({"criterion": "dead", "budget": {"flops": 0.5}}, "takes no budget"),
+        ({"criterion": "l1", "budget": {"flops": 0.5}, "layers": ["out"]}, "out is no convolution"),
     ],
 )
 def test_wrong_requests_are_named(arguments, message):
