@@ -71,15 +71,19 @@ class Checkpoint(keras.callbacks.EarlyStopping):
         self._start = time.perf_counter()
 
     def on_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if logs and not math.isfinite(logs.get("loss", 0.0)):
+        self._check((logs or {}).get("loss", 0.0))
+
+    def _check(self, loss: float) -> None:
+        if not math.isfinite(loss):
             self.path.unlink(missing_ok=True)
             raise TrainingError(
-                f"{self.spec.model}: the loss became {logs['loss']} in epoch {len(self.history) + 1}. "
+                f"{self.spec.model}: the loss became {loss} in epoch {len(self.history) + 1}. "
                 f"Lower learning_rate (now {self.spec.learning_rate:g}) or change the seed."
             )
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_end(epoch, logs)
+        self._check(self.best)  # the first epoch's own loss on validation images: nothing is better than NaN
         if self.model.stop_training:
             self.stopped = "early stopping"
         seconds = time.perf_counter() - self._start

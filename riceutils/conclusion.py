@@ -94,6 +94,6 @@ def used() -> pd.DataFrame:
         {"model": run.spec.model, "seed": run.spec.seed, "augmentation": "yes" if run.spec.augment else "no"}
         | {"weights": run.spec.weights or "", "learning rate": run.spec.learning_rate, **run.record["data"]["images"]}
         | {"best epoch": run.record["best_epoch"], "stopped": run.record["stopped"]}
-        for run in runs.references()
+        for run in (*runs.counted(), *runs.counted(augmented=True))
     ]
     return pd.DataFrame(rows)

@@ -197,6 +197,8 @@ def split(table: pd.DataFrame, counts: int | Sequence[int] | None, seed: int, te
     sides = pd.Series("", index=table.index)
     for number, (label, rows) in enumerate(table.groupby("class", sort=True)):
         own = rows["file"].isin(test)
+        if test and not own.any():
+            raise DataError(f"Class {label!r} has no image among the set's own test images. Add some, or remove it.")
         targets = _targets(str(label), len(rows), int(own.sum()), counts)
         rng = np.random.default_rng((seed, number))
         groups = [group.index for _, group in rows.groupby("sha256", sort=True)]
@@ -213,8 +215,6 @@ def split(table: pd.DataFrame, counts: int | Sequence[int] | None, seed: int, te
             if side is not None:
                 sides.loc[group] = side
                 remaining[side] -= len(group)
-        if test and not own.any():
-            raise DataError(f"Class {label!r} has no image among the set's own test images. Add some, or remove it.")
         for side in SIDES:
             if remaining[side] == targets[side]:
                 raise DataError(f"Class {label!r} has so many exact duplicates that {side} stays empty. Remove some.")

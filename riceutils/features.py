@@ -116,8 +116,6 @@ def load(divided: Cut, images: np.ndarray, data: str, side: str, source: str, pr
                 print(f"{needed / 1e9:.1f} GB of features exceed the limit ({LIMIT}); training computes them anew.")
                 return None
             if not _compute(divided.trunk, images, folder, side, preprocessing):
-                for path in folder.glob(f".{side}-*"):
-                    path.unlink()
                 print("The features exceed the range of float16; training computes them anew.")
                 return None
     return np.load(target, mmap_mode="r")
@@ -157,6 +155,9 @@ def _compute(trunk: keras.Model, images: np.ndarray, folder: Path, side: str, pr
             with np.errstate(over="ignore"):
                 stores[tap][start : start + len(batch)] = values
             if not np.isfinite(stores[tap][start : start + len(batch)]).all():
+                stores.clear()
+                for path in (position, *partial.values()):  # by name: other trunks' features of this side lie beside
+                    path.unlink(missing_ok=True)
                 return False
         bar.update(len(batch))
         if number % SAVED == 0:

@@ -148,6 +148,12 @@ class Run:
         return pd.read_csv(path) if path.exists() else None
 
     @property
+    def measured_on(self) -> int:
+        """Test images that :attr:`generalisation` rests on; 0 when it was not measured."""
+        table = self.generalisation
+        return 0 if table is None else int(table["n"].max())
+
+    @property
     def stale(self) -> bool:
         """Whether the run was made by another version of training."""
         return self.record["training_version"] != TRAINING_VERSION
@@ -201,7 +207,8 @@ def reference(model: str) -> Run | None:
 def commit(run: Run, target: Path | None = None) -> Path:
     """Copy a finished run into the package as a reference result; weights only when they are small.
 
-    ``target`` is its folder there; by default it is named after model, variant and seed. Raises ``ValueError`` for a
+    ``target`` is its folder there; by default it is named after model, variant and seed. The same training's table of
+    single disturbances stays where it rests on more images than the new one. Raises ``ValueError`` for a
     run that such a name would not tell from the architecture's plain training, or from the one that is there.
     """
     spec = run.spec
@@ -211,14 +218,15 @@ def commit(run: Run, target: Path | None = None) -> Path:
     named, target = target, target or REFERENCE / f"{spec.model}{variant}-seed{spec.seed}"
     if run.folder == target:
         return target
-    if named is None and (target / "record.json").exists():
-        there = Run(target)
-        if not there.stale and there.spec.key != spec.key:
-            raise ValueError(f"{target.name} is the result of a training with other parameters. Remove it first.")
+    there = Run(target) if (target / "record.json").exists() else None
+    if named is None and there is not None and not there.stale and there.spec.key != spec.key:
+        raise ValueError(f"{target.name} is the result of a training with other parameters. Remove it first.")
     with files.replacing(target) as temporary:
         shutil.copytree(run.folder, temporary)
         if (temporary / WEIGHTS).exists() and (temporary / WEIGHTS).stat().st_size > COMMITTED_WEIGHTS:
             (temporary / WEIGHTS).unlink()
+        if there is not None and there.record == run.record and there.measured_on > run.measured_on:
+            shutil.copy(there.folder / GENERALISATION, temporary)
     return target
 
 
@@ -234,11 +242,11 @@ def resolve(name: str) -> Run:
         run = reference(name)
         if run is None:
             raise ValueError(f"There is no reference run of {name!r}. Train it and give the run's folder.")
-        return cached(run)
+        return run if run.has_weights else cached(run)
     places = (files.home() / "runs", *files.PACKAGE.glob("results/*"))
     for folder in (Path(name), *(place / name for place in places)):
         if (folder / "record.json").exists():
-            return cached(Run(folder))
+            return run if (run := Run(folder)).has_weights else cached(run)
     known = sorted({path.parent.name for place in places for path in place.glob("[!.]*/record.json")})
     raise ValueError(
         f"No model or run {name!r}. Models: {', '.join(models.names())}. Runs: {', '.join(known) or 'none'}."

@@ -150,11 +150,12 @@ def _is_image(path: PurePosixPath) -> bool:
 def _folder(root: Path) -> Source:
     walked = os.walk(root, followlinks=True)  # classes may be links to folders elsewhere
     found = sorted(path for folder, _, names in walked for name in names if (path := Path(folder, name)).is_file())
-    for path in found:
-        if any("\udc80" <= letter <= "\udcff" for letter in path.name):  # how Python shows bytes that are no UTF-8
-            raise DataError(f"The name of {str(path).encode(errors='replace').decode()} is not UTF-8. Rename it.")
     relative = {PurePosixPath(path.relative_to(root).as_posix()): path for path in found}
     images = [path for path in relative if _is_image(path)]
+    for name in map(str, images):
+        if any("\udc80" <= letter <= "\udcff" for letter in name):  # how Python shows bytes that are no UTF-8
+            shown = str(root / name).encode(errors="replace").decode()
+            raise DataError(f"The name of {shown} is not UTF-8. Rename it.")
     members = _members(images, root)
     beside = root / PurePosixPath(next(iter(members.values()))[0]).parent.parent
     for folder in sorted(entry for entry in beside.iterdir() if entry.is_dir() and not _hidden(entry.name)):

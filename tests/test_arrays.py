@@ -74,6 +74,7 @@ def test_mnist_gets_a_border_and_words_come_from_the_name(tmp_path):
         ({"y_train": np.zeros(30)}, "y_train is float64"),
         ({"y_test": np.full(15, 3)}, "label 3 in y_test is out of range; 3 classes are 0 to 2"),
         ({"y_train": np.repeat([-1, 0, 1], 10)}, "label -1 in y_train is out of range"),
+        ({"y_train": np.zeros(30, int), "y_test": np.zeros(15, int)}, "y_train knows a single class"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(tmp_path, changes, message):
@@ -103,6 +104,13 @@ def test_a_missing_and_a_damaged_file(tmp_path):
 def test_too_few_of_a_class_says_how_many_of_each_kind(tmp_path):
     with pytest.raises(DataError, match="10 to train and validate, 5 to test"):
         data.load(write(tmp_path / "few.npz"), 8, [4, 2, 6])
+
+
+@pytest.mark.parametrize("counts", [None, 6, [6, 2, 5]])
+def test_a_class_without_an_image_to_test_is_named(tmp_path, counts):
+    path = write(tmp_path / "gap.npz", y_test=np.arange(15) % 2)
+    with pytest.raises(DataError, match="Class '2' has no image among the set's own test images"):
+        data.load(path, 8, counts)
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100_coarse"])

@@ -1,6 +1,7 @@
 """The audit names what is wrong and goes on; the checks particular to rice find what is there."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from conftest import draw
 from PIL import Image
 
-from riceutils import audit, baseline, shortcuts
+from riceutils import audit, baseline, dataset, shortcuts
 from riceutils.sources import open_source
 
 
@@ -196,3 +197,12 @@ def test_checks_run_on_a_users_folder(grains_folder):
     assert shortcuts.order_effects(table)["images"].tolist() == [40, 40, 40]
     assert shortcuts.populations(table, "round")["images"].sum() == 40
     assert shortcuts.shortcut(table)["images"].tolist() == [120] * 3
+
+
+def test_what_was_measured_of_a_source_is_not_taken_for_another_with_the_same_split(grains_splits, monkeypatch):
+    audited, check = [], audit.audit
+    monkeypatch.setattr(dataset.audit, "audit", lambda source: audited.append(source) or check(source))
+    other = replace(grains_splits, source=replace(grains_splits.source, signature="one more file"))
+    for splits in (grains_splits, other, other):
+        dataset.measurements(splits)
+    assert audited == [grains_splits.source, other.source]

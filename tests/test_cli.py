@@ -49,6 +49,13 @@ def test_an_unwritable_output_is_told_before_any_work(tmp_path):
     assert "Cannot write to" in result.output
 
 
+@pytest.mark.parametrize("arguments", [("run", "none", "--out"), ("run", "none", "--html"), ("slim", "none", "--save")])
+def test_a_folder_is_no_file_to_write_to(tmp_path, arguments):
+    result = call(*arguments, tmp_path)
+    assert result.exit_code == 2
+    assert "is a directory" in result.output
+
+
 def test_run_a_chapter_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = call("run", "03_cnn_light", "--profile", "smoke", "-p", "learning_rate", "2e-3", "--html", "page.html")

@@ -66,6 +66,13 @@ def test_several_unreadable_files_are_counted(folder):
         quietly(folder, 32)
 
 
+def test_a_class_without_a_readable_image(folder):
+    for path in (folder / "round").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="Class 'round' has no readable image"):
+        quietly(folder, 32, skip_unreadable=True)
+
+
 def test_same_image_in_two_classes(folder):
     shutil.copy(folder / "long" / "long (3).jpg", folder / "round" / "other.jpg")
     with pytest.raises(DataError, match=r"same image lies in two classes: long/long \(3\)\.jpg and round/other\.jpg"):

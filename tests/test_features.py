@@ -51,6 +51,14 @@ def test_dropout_is_never_computed_once():
     assert [type(layer).__name__ for layer in divided.head.layers[1:]] == ["Dropout", "Dense"]
 
 
+def test_a_normalisation_that_still_learns_its_statistics_is_never_computed_once():
+    inputs = keras.Input((8, 8, 3))
+    frozen = keras.layers.Conv2D(4, 3, trainable=False)(inputs)
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.BatchNormalization(center=False, scale=False)(frozen))
+    divided = features.cut(keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(pooled)))
+    assert type(divided.head.layers[1]).__name__ == "BatchNormalization"
+
+
 def test_a_graph_with_a_way_around_the_boundary_is_not_cut():
     import keras
 
@@ -148,8 +156,11 @@ def test_values_beyond_float16_are_said(splits, capsys):
     model = models.build("vgg_light", (32, 32, 3), weights="hed")
     layer = model.get_layer("block1_conv1")
     layer.set_weights([array * 1e6 for array in layer.get_weights()])
+    others = files.home() / "features" / files.digest(["s", "rgb", "data"]) / ".test-another.partial"
+    files.write_text(others, "")
     assert load(features.cut(model), splits) is None
     assert "range of float16" in capsys.readouterr().out
+    assert [path for path in others.parent.iterdir() if path.suffix != ".lock"] == [others]
 
 
 def test_a_limit_that_is_no_number(monkeypatch):

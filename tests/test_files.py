@@ -64,3 +64,18 @@ def test_what_a_killed_process_of_the_same_number_left_is_no_hindrance(tmp_path)
     with files.replacing(target) as temporary:
         temporary.mkdir()
     assert not list(target.iterdir())
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    target, rename = tmp_path / "folder", os.replace
+    files.write_text(target / "old", "")
+
+    def refuse(source, goal):
+        if source.name == f".{os.getpid()}-folder":
+            raise PermissionError
+        rename(source, goal)
+
+    monkeypatch.setattr(files.os, "replace", refuse)
+    with pytest.raises(PermissionError), files.replacing(target) as temporary:
+        temporary.mkdir()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["folder", "folder/old"]

@@ -40,6 +40,15 @@ def test_a_layer_without_a_formula_is_named():
         flops.count(keras.Model(inputs, x))
 
 
+def test_a_layer_used_more_than_once_is_named():
+    import keras
+
+    inputs = keras.Input((8, 8, 3))
+    twice = keras.layers.Conv2D(3, 3, padding="same", name="twice")
+    with pytest.raises(ValueError, match="'twice' is used more than once"):
+        flops.count(keras.Model(inputs, twice(twice(inputs))))
+
+
 def test_every_published_model_is_in_the_registry():
     assert set(PUBLISHED.index) <= set(models.names())
 

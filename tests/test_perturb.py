@@ -1,10 +1,12 @@
 """The perturbation against Keras's own layers, part by part, and its independence of batches."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from conftest import draw
 
-from riceutils import perturb
+from riceutils import perturb, subjects
 
 LAYERS = {
     "rotation": ("RandomRotation", lambda f: {"factor": (f, f)}),
@@ -123,3 +125,17 @@ def test_wrong_images(wrong):
 def test_unknown_part(images):
     with pytest.raises(ValueError, match=r"Unknown part 'shear'\. Known parts: flip"):
         perturb.apply(images, perturb.draws(range(8)), ["shear"])
+
+
+def test_stored_pictures_of_another_version_are_made_anew(splits, monkeypatch, tmp_path):
+    monkeypatch.setenv("RICEUTILS_HOME", str(tmp_path))
+    first, keys = subjects.perturbed_test(splits), []
+    monkeypatch.setattr(perturb, "published", lambda images: 255 - images)
+    np.testing.assert_array_equal(subjects.perturbed_test(splits), first)
+    monkeypatch.setattr(subjects.features, "load", lambda divided, pixels, data, *rest: keys.append(data))
+    spec = SimpleNamespace(data="d", slim={}, model="m", initializer="i", seed=0, weights="w", preprocessing="rgb")
+    for version in (perturb.VERSION, perturb.VERSION + 1):
+        monkeypatch.setattr(perturb, "VERSION", version)
+        subjects._features(SimpleNamespace(trunk=SimpleNamespace(weights=[1])), {"perturbed": [first]}, spec)
+    np.testing.assert_array_equal(subjects.perturbed_test(splits), 255 - splits.test.images)
+    assert keys[0] != keys[1]

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from riceutils import models
+from riceutils import models, runs, training
 from riceutils.models import pretrained
 
 
@@ -147,3 +147,21 @@ def test_initialise_draws_trainable_kernels_only_and_by_seed():
     assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 512)), rel=0.02)
     models.initialise(second, "he_normal", seed=4)
     assert not np.array_equal(kernel, second.get_layer("block5_conv1").get_weights()[0])
+
+
+def test_another_initialiser_leaves_pretrained_layers_alone():
+    spec = runs.Spec(
+        model="vgg16", data="", image_size=32, classes=3, epochs=1, batch_size=8, learning_rate=1e-3, patience=1,
+        seed=3, weights=pretrained.resolve("hed"), initializer="he_normal",
+    )  # fmt: skip
+    model, learned = training.new_model(spec), pretrained.trunk(spec.weights)["block5_conv1"][0]
+    np.testing.assert_array_equal(model.get_layer("block5_conv1").kernel, learned)
+    head = model.layers[-1].kernel
+    assert np.std(head) == pytest.approx(np.sqrt(2 / head.shape[0]), rel=0.2)
+
+
+def test_a_file_in_keras_s_older_format_is_kept_as_well(tmp_path):
+    network = keras.applications.VGG16(include_top=False, weights=None)
+    network.save(tmp_path / "vgg16_notop.h5")
+    model = models.build("vgg_light", (32, 32, 3), weights=str(tmp_path / "vgg16_notop.h5"))
+    np.testing.assert_array_equal(first_kernel(model), first_kernel(network))

@@ -1,6 +1,7 @@
 """Every way of giving images, and every way of giving them wrongly."""
 
 import io
+import os
 import sys
 import zipfile
 from types import SimpleNamespace
@@ -60,6 +61,31 @@ def test_empty_class_folder(folder):
     (folder / "broken").mkdir()
     with pytest.raises(DataError, match=r"Class folder .*broken holds no image"):
         open_source(folder)
+
+
+def test_what_an_archiver_leaves_beside_the_classes_is_no_class(folder):
+    (folder / "__MACOSX").mkdir()
+    assert open_source(folder).classes == ["long", "round"]
+
+
+def test_a_class_may_be_a_link_to_a_folder_elsewhere(folder):
+    (folder / "round").rename(folder.parent / "elsewhere")
+    (folder / "round").symlink_to(folder.parent / "elsewhere")
+    opened = open_source(folder)
+    assert len(opened.members["round"]) == 12
+    assert opened.read(opened.members["round"][0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep no such names")
+@pytest.mark.parametrize("name", [b"round/\xff.jpg", b"r\xfcnd/a.jpg"])
+def test_a_name_that_is_not_utf_8_is_said(folder, name):
+    path = os.fsencode(folder) + b"/" + name
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    (folder / "long" / "long (1).jpg").rename(os.fsdecode(path))
+    (folder / os.fsdecode(b"\xff.txt")).touch()  # no image: never read
+    with pytest.raises(DataError, match=r"The name of .*\?.*\.jpg is not UTF-8\. Rename it") as error:
+        open_source(folder)
+    str(error.value).encode()
 
 
 def test_images_without_class_folders(tmp_path):
@@ -194,3 +220,10 @@ def test_sixteen_bits_become_eight(order):
     content = io.BytesIO()
     Image.fromarray(values.astype(order)).save(content, "TIFF")
     assert (np.asarray(sources.decode(content.getvalue(), "grey.tif"))[..., 0] == values // 256).all()
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_thirty_two_bits_are_of_unknown_range(kind):
+    content = encoded(Image.fromarray(np.ones((8, 8), kind)), "TIFF")
+    with pytest.raises(DataError, match=r"Image grey\.tif holds 32-bit values"):
+        sources.decode(content, "grey.tif")

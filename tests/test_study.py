@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from riceutils import checkpoint, config, generalisation, runs, study, training
+from riceutils import checkpoint, config, generalisation, page, runs, study, training
 from riceutils.models import pretrained
 
 
@@ -42,13 +42,20 @@ def test_a_dead_training_is_ended_and_said(parameters, splits, dies):
     assert run.record["metrics"]["clean"]["value"] == pytest.approx(1 / 3)
 
 
-def test_the_next_seed_is_tried_if_asked_and_the_dead_one_is_said(parameters, splits, dies, capsys):
+def test_the_next_seed_is_tried_if_asked_and_the_dead_one_is_said(parameters, splits, dies, capsys, monkeypatch):
     run = study.run("final", parameters, splits, retries=2)
     assert run.spec.seed == 1
     assert not run.dead
     assert "seed 0 is dead" in capsys.readouterr().out
     again = parameters.model_copy(update={"retries": 2})
     assert study.find("final", again, splits).folder == run.folder
+    said = []
+    monkeypatch.setattr(page, "display", lambda shown: said.append(shown.data))
+    page.discarded(run, again)
+    page.discarded(run, again.model_copy(update={"seed": 1}))
+    assert len(said) == 1  # nothing was discarded by the second
+    assert "버린 시드는 0입니다" in said[0]
+    assert "turned out dead: 0." in said[0]
 
 
 def test_a_short_training_is_judged_when_it_ends(parameters, splits, dies):
@@ -56,6 +63,14 @@ def test_a_short_training_is_judged_when_it_ends(parameters, splits, dies):
     assert run.dead
     assert len(run.history) == 3
     assert not study.run("final", parameters, splits, epochs=1).dead  # one epoch says nothing
+
+
+def test_a_training_that_the_time_limit_ends_is_judged_too(parameters, splits, dies, monkeypatch):
+    clock = iter(np.arange(0, 1e6, 61.0))
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: next(clock))
+    run = study.run("final", parameters.model_copy(update={"time_limit": 3}), splits)
+    assert run.record["stopped"] == "dead"
+    assert 2 <= len(run.history) < checkpoint.DEAD_AFTER
 
 
 def test_a_model_whose_weights_are_out_of_reach_is_a_missing_run(splits, monkeypatch):
@@ -109,13 +124,26 @@ def test_disturbances_are_measured_once_and_kept(parameters, splits, monkeypatch
     assert table["accuracy"][0] == pytest.approx((clean.argmax(axis=1) == rows).mean())
     monkeypatch.setattr(generalisation, "measure", lambda *_, **__: pytest.fail("measured again"))
     study.generalise([run], splits, 15)
+    study.generalise([run], splits, 9)  # what rests on more images is kept
+
+
+def test_disturbances_are_measured_on_one_image_of_each_class_or_more(parameters, splits, monkeypatch):
+    run = study.run("final", parameters, splits, seed=1)
+    (run.folder / runs.GENERALISATION).unlink(missing_ok=True)
+    monkeypatch.setattr(generalisation, "variants", lambda: [generalisation.Variant("clean", "clean", 0)])
+    study.generalise([run], splits, 2)
+    assert run.generalisation["n"].tolist() == [3]
 
 
 def test_generalisation_goes_with_a_committed_run(parameters, splits, monkeypatch, tmp_path):
     monkeypatch.setattr(runs, "REFERENCE", tmp_path)
     run = study.run("final", parameters, splits, seed=1)
+    (run.folder / runs.GENERALISATION).unlink(missing_ok=True)
     study.generalise([run], splits, 15)
-    assert runs.Run(runs.commit(run)).generalisation.equals(run.generalisation)
+    table = run.generalisation
+    assert runs.Run(runs.commit(run)).generalisation.equals(table)
+    (run.folder / runs.GENERALISATION).unlink()
+    assert runs.Run(runs.commit(run)).generalisation.equals(table)
 
 
 def test_pretrained_networks_share_one_pass(grains_folder, monkeypatch):

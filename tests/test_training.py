@@ -148,12 +148,43 @@ def test_a_loss_that_is_no_number_stops_with_the_way_out(splits):
     assert runs.find(spec) is None
 
 
+def test_a_validation_loss_that_ends_in_nan_does_not_count_as_the_best(splits, monkeypatch):
+    fit = training._fit
+
+    def diverged(*arguments):
+        history, *rest = fit(*arguments)
+        return history.assign(val_loss=[0.9, np.nan]), *rest
+
+    monkeypatch.setattr(training, "_fit", diverged)
+    assert train(spec_of(splits, seed=11, epochs=2), splits).record["best_epoch"] == 1
+
+
+def test_a_first_validation_loss_that_is_no_number_stops_too(splits, tmp_path):
+    spec = spec_of(splits)
+    watch = checkpoint.Checkpoint(spec, tmp_path / "state.npz", None)
+    watch.set_model(training.new_model(spec))
+    watch.on_epoch_begin(0)
+    with pytest.raises(checkpoint.TrainingError, match=r"epoch 1.*learning_rate"):
+        watch.on_epoch_end(0, {"loss": 1.0, "val_loss": np.nan})
+
+
 def test_the_time_limit_is_marked(splits, monkeypatch):
     clock = iter(np.arange(0, 1e6, 61.0))
     monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: next(clock))
     run = train(spec_of(splits, seed=3, time_limit=2), splits)
     assert run.record["stopped"] == "time limit"
     assert len(run.history) < 4
+
+
+def test_what_was_saved_of_another_part_of_the_network_is_not_taken_up(splits, tmp_path, capsys):
+    spec = spec_of(splits)
+    saved, begun = (checkpoint.Checkpoint(spec, tmp_path / "state.npz", None) for _ in range(2))
+    saved.set_model(training.new_model(spec))
+    saved.on_epoch_begin(0)
+    saved.on_epoch_end(0, {"loss": 1.0, "val_loss": 1.0})
+    begun.load(training.new_model(spec_of(splits, image_size=64)))
+    assert (begun.history, begun.resumed) == ([], None)
+    assert "training begins anew" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("fate", ["time limit", "dead"])
@@ -212,6 +243,24 @@ def test_committed_weights_stay_small(splits, monkeypatch, tmp_path):
     assert run.has_weights
     with pytest.raises(FileNotFoundError, match="too large"):
         committed.model()
+
+
+def test_a_committed_result_of_other_parameters_is_not_written_over(splits, monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "REFERENCE", tmp_path)
+    run, other = (train(spec_of(splits, epochs=epochs), splits) for epochs in (4, 1))
+    assert runs.commit(run) == runs.commit(run) == tmp_path / "cnn_light-seed0"
+    with pytest.raises(ValueError, match="cnn_light-seed0 is the result of a training with other parameters"):
+        runs.commit(other)
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_where_weights_were_not_shipped_the_cached_run_stands_in(splits, monkeypatch, tmp_path, shipped):
+    monkeypatch.setattr(runs, "REFERENCE", tmp_path)
+    monkeypatch.setattr(runs, "COMMITTED_WEIGHTS", 1e9 * shipped)
+    run = train(spec_of(splits), splits)
+    committed = runs.commit(run)
+    for name in ("cnn_light", str(committed)):
+        assert runs.resolve(name).folder == (committed if shipped else run.folder)
 
 
 def test_tensorboard_logs_on_request(splits, tmp_path):
