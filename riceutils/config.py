@@ -23,7 +23,7 @@ Images = Annotated[str, Field(min_length=1, description=SOURCES)]
 Sides = Annotated[list[Annotated[int, Field(ge=1, le=100_000)]], Field(strict=False, min_length=3, max_length=3)]
 Counts = Annotated[
     Sides | Annotated[int, Field(ge=3, le=100_000)],
-    Field(description="train, validation, test; or one number for all three"),
+    Field(description="train, validation, test; or one number, split among the three"),
 ]
 Epochs = Annotated[int, Field(ge=1, le=1000, description="epoch limit; training may end sooner")]
 Batch = Annotated[int, Field(ge=1, le=4096, description="images per training step")]

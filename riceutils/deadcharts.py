@@ -1,6 +1,6 @@
 """Charts of dead training: how often, after how many epochs, and where inside a network the signal is lost.
 
-Charts are ``(figure, table)``, as in :mod:`riceutils.plots`; :func:`verdict` displays.
+Charts are ``(figure, table)``, as in :mod:`riceutils.plots`; :func:`counts` displays.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def layers(diagnosis: pd.DataFrame) -> Chart:
     return canvas, diagnosis
 
 
-VERDICT = {
+COUNTS = {
     "ko": "{where}: 학습 {trainings}번 가운데 {stuck}번이 끝까지 ln C에 머물렀습니다. 그중 마지막 특징이 모두 정확히 "
     "0인 것은 {dead}번, 그렇지 않은 것은 {vanished}번입니다. {late}번은 첫 에포크를 넘겨 머물다가 스스로 벗어났습니다.",
     "en": "{where}: of {trainings} trainings, {stuck} were still at ln C at the end. In {dead} of these the last "
@@ -110,32 +110,10 @@ WHERE = {
     "study": {"ko": "연구의 설정({condition})", "en": "The Study's setting ({condition})"},
     "all": {"ko": "모든 조건", "en": "All conditions"},
 }
-ANSWERS = {
-    "none": {
-        "ko": "판정할 수 없습니다. 기준 실험에서 연구의 설정으로 멈춘 학습이 없습니다.",
-        "en": "No verdict: no training of the reference experiment got stuck in the Study's setting.",
-    },
-    "holds": {
-        "ko": "판정: 성립합니다. 연구의 설정에서 멈춘 학습은 모두 마지막 특징 맵이 정확히 0이었습니다.",
-        "en": "Verdict: holds. In the Study's setting, the last feature map of every stuck training was exactly zero.",
-    },
-    "part": {
-        "ko": "판정: 일부만 성립합니다. 손실이 ln C에 머무는 것은 맞지만, 연구가 든 까닭(마지막 특징 맵이 모두 0)은 "
-        "연구의 설정에서 멈춘 학습의 일부에만 해당합니다.",
-        "en": "Verdict: holds in part. The loss does stay at ln C, but the reason that the Study gives, a last feature "
-        "map of zeros, applies to only some of the trainings that got stuck in its setting.",
-    },
-    "other": {
-        "ko": "판정: 일부만 성립합니다. 손실이 ln C에 머무는 것은 맞지만, 연구의 설정에서 멈춘 학습 가운데 마지막 특징 "
-        "맵이 모두 0인 것은 없었습니다. 특징이 모두 0은 아닌데도 신경망은 이미지를 구별하지 못했습니다.",
-        "en": "Verdict: holds in part. The loss does stay at ln C, but in no training that got stuck in the Study's "
-        "setting was the last feature map zero. Not all features were zero, and yet they told no image from another.",
-    },
-}
 
 
-def verdict(reference: Mapping[str, pd.DataFrame]) -> None:
-    """Display what the reference experiment says of claim C2, in numbers and in a word."""
+def counts(reference: Mapping[str, pd.DataFrame]) -> None:
+    """Display how many trainings of the reference experiment got stuck, in the Study's setting and in all."""
     if "experiment" not in reference:
         page.note("empty", label=page.phrases()["label_reference"])
         return
@@ -144,9 +122,5 @@ def verdict(reference: Mapping[str, pd.DataFrame]) -> None:
     for where, part in (("study", own), ("all", rows)):
         place = {lang: text.format(condition=study) for lang, text in WHERE[where].items()}
         states, late = part["state"], int(((part["state"] == "alive") & (part["epochs"] > 1)).sum())
-        counts = {name: int((states == name).sum()) for name in dead.STUCK}
-        page.note(VERDICT, where=place, trainings=len(part), stuck=sum(counts.values()), late=late, **counts)
-    stuck = own[own["stuck"]]
-    deaths = int((stuck["state"] == "dead").sum())
-    answer = "none" if stuck.empty else "holds" if deaths == len(stuck) else "part" if deaths else "other"
-    page.note(ANSWERS[answer])
+        stuck = {name: int((states == name).sum()) for name in dead.STUCK}
+        page.note(COUNTS, where=place, trainings=len(part), stuck=sum(stuck.values()), late=late, **stuck)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -116,12 +117,13 @@ def ledger(present: Mapping[str, Run] | None = None) -> pd.DataFrame:
 
     ``present`` maps a model to this build's run. Verdicts rest on the reference figure alone: ``exact`` (equal in
     all printed digits), ``within interval`` (the published figure lies in the reference's 95 % interval),
-    ``erratum`` (the source is wrong), ``differs``, ``not measured``. Stale reference runs do not count.
+    ``erratum`` (the source is wrong), ``differs``, ``not measured``. Of the reference runs that count
+    (:func:`riceutils.runs.counted`) the lowest seed stands for its model.
     """
     table, built, figures = rows(), present or {}, {}
     for model in table["model"].unique():
-        run = runs.reference(model)
-        known = static(model) | (measured(run) if run is not None and not run.stale else {})
+        run = min(runs.counted(model), key=lambda run: run.spec.seed, default=None)
+        known = static(model) | (measured(run) if run is not None else {})
         figures[model] = (known, static(model) | measured(built[model]) if model in built else {})
     compared = []
     for model, quantity, printed in table.itertuples(index=False):
@@ -129,6 +131,40 @@ def ledger(present: Mapping[str, Run] | None = None) -> pd.DataFrame:
         compared.append((written(ours, printed), written(now, printed), _verdict((model, quantity), printed, ours)))
     table[["reference", "this build", "verdict"]] = compared
     return table
+
+
+def seeds(model: str) -> pd.DataFrame:
+    """A row per reference run of ``model`` that counts, lowest seed first: both accuracies, with intervals, as text."""
+    table = [
+        (r.spec.seed, str(r.accuracy()), str(r.accuracy("perturbed")), r.record["best_epoch"], len(r.history))
+        for r in sorted(runs.counted(model), key=lambda run: run.spec.seed)
+    ]
+    return pd.DataFrame(table, columns=["seed", "clean accuracy", "perturbed accuracy", "best epoch", "epochs"])
+
+
+def finding(model: str) -> tuple[str, dict[str, Any]]:
+    """What became of the published perturbed accuracy of ``model``: an outcome, and the figures behind it.
+
+    A run misses a published figure above its 95 % interval and surpasses one below it. The outcome is ``missed``,
+    ``reached`` or ``surpassed`` of a single reference run that counts; ``none``, ``some`` or ``every`` of several
+    seeds, by how many miss it; or ``unmeasured``. Figures: published, seeds (how many), and, if measured, images
+    (trained on), reached (by how many seeds), and both accuracies: an interval, or lowest and highest of the seeds.
+    """
+    printed = published().set_index("model").loc[model, "test_accuracy"]
+    found = runs.counted(model)
+    figures: dict[str, Any] = {"published": printed, "seeds": len(found)}
+    if not found:
+        return "unmeasured", figures
+    clean, perturbed = ([run.accuracy(which) for run in found] for which in ("clean", "perturbed"))
+    reached = sum(share.high >= float(printed) for share in perturbed)
+    figures |= {"images": found[0].record["data"]["images"]["train"], "reached": reached}
+    if len(found) == 1:
+        surpassed = perturbed[0].low > float(printed)
+        outcome = "surpassed" if surpassed else "reached" if reached else "missed"
+        return outcome, figures | {"clean": clean[0], "perturbed": perturbed[0]}
+    for which, shares in (("clean", clean), ("perturbed", perturbed)):
+        figures[which] = [end(share.value for share in shares) for end in (min, max)]
+    return "every" if reached == len(found) else "some" if reached else "none", figures
 
 
 def overview(present: Mapping[str, Run] | None = None, baseline: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -17,6 +17,8 @@ from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
 from riceutils import files
+from riceutils.config import TrainingParameters
+from riceutils.runs import Run
 
 LANGUAGES = ("ko", "en")
 ROWS = 60  # of a table behind a figure; the CSV beside it has them all
@@ -28,12 +30,15 @@ def phrases() -> dict[str, Any]:
 
 
 def spans(phrase: str | Mapping[str, str], tag: str = "span", **values: Any) -> str:
-    """The phrase in both languages; a value may be a mapping of languages itself."""
+    """The phrase in both languages; a value may be a mapping of languages itself, in which the others are filled in."""
 
     texts = phrases()[phrase] if isinstance(phrase, str) else phrase
 
     def text(lang: str) -> str:
-        own = {name: value[lang] if isinstance(value, Mapping) else value for name, value in values.items()}
+        own = {
+            name: value[lang].format(**values) if isinstance(value, Mapping) else value
+            for name, value in values.items()
+        }
         return html.escape(texts[lang].format(**own))
 
     return " ".join(f'<{tag} lang="{lang}">{text(lang)}</{tag}>' for lang in LANGUAGES)
@@ -42,6 +47,13 @@ def spans(phrase: str | Mapping[str, str], tag: str = "span", **values: Any) -> 
 def note(phrase: str | Mapping[str, str], **values: Any) -> None:
     """Display a sentence of ``resources/phrases.yml`` in both languages; an edition keeps its own."""
     display(HTML(f'<div class="rice-note">{spans(phrase, "p", **values)}</div>'))
+
+
+def discarded(run: Run, parameters: TrainingParameters) -> None:
+    """Say which seeds were tried before that of ``run``, and discarded because their trainings turned out dead."""
+    tried = ", ".join(map(str, range(parameters.seed, run.spec.seed)))
+    if tried:
+        note("discarded", model=run.spec.model, seeds=tried, seed=run.spec.seed)
 
 
 class Markup(str):

@@ -199,9 +199,10 @@ def counted(model: str | None = None, augmented: bool = False) -> list[Run]:
 
 
 def reference(model: str) -> Run | None:
-    """The reference run that stands for ``model`` where one is shown: the lowest seed, without augmentation, and
-    with the pixels that its pretrained weights expect."""
-    return min((run for run in references(model) if run.spec.standard), key=lambda run: run.spec.seed, default=None)
+    """The reference run that stands for ``model`` where one is shown: the lowest seed that is alive, else the lowest,
+    without augmentation, and with the pixels that its pretrained weights expect."""
+    usable = (run for run in references(model) if run.spec.standard)
+    return min(usable, key=lambda run: (run.dead, run.spec.seed), default=None)
 
 
 def commit(run: Run, target: Path | None = None) -> Path:

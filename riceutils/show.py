@@ -13,6 +13,7 @@ import pandas as pd
 from riceutils import comparison, config, evaluation, files, ledger, runs, study
 from riceutils.data import Splits
 from riceutils.page import Markup, chart, code, note, phrases, spans, table
+from riceutils.page import discarded as discarded
 from riceutils.page import folded as folded  # for chapters, which find all displays here
 from riceutils.page import source as source
 from riceutils.runs import Run, Spec
@@ -26,6 +27,7 @@ PROTOCOL = {
     "weights": "imagenet",
     "preprocessing": "rgb",
 }
+PROTOCOL_IMAGES = {"train": 60_000, "validation": 7_500, "test": 7_500}
 
 
 def settings(parameters: config.DataParameters, splits: Splits | None = None) -> None:
@@ -49,8 +51,7 @@ def settings(parameters: config.DataParameters, splits: Splits | None = None) ->
     departures: list[tuple[str, str, str]] = [
         (code(k), str(v), str(values[k])) for k, v in PROTOCOL.items() if k in values and values[k] != v
     ]
-    protocol = {"train": 60_000, "validation": 7_500, "test": 7_500}
-    departures += [(k, f"{v:,}", f"{counts[k]:,}") for k, v in protocol.items() if counts[k] != v]
+    departures += [(k, f"{v:,}", f"{counts[k]:,}") for k, v in PROTOCOL_IMAGES.items() if counts[k] != v]
     if splits.kind == "synthetic":
         departures.append((code("data"), "Rice Image Dataset", "synthetic"))
     note("deviations" if departures else "no_deviations")
@@ -59,7 +60,10 @@ def settings(parameters: config.DataParameters, splits: Splits | None = None) ->
 
 
 def figures(model: str, run: Run) -> None:
-    """Display the published figures of ``model`` beside the reference result's and this build's, with verdicts."""
+    """Display the published figures of ``model`` beside the reference result's and this build's, with verdicts.
+
+    Where several seeds were trained, the accuracies of each follow.
+    """
     reference = runs.reference(model)
     if reference is None:
         note("no_reference", model=model)
@@ -77,6 +81,17 @@ def figures(model: str, run: Run) -> None:
     clean = [str(r.accuracy()) if r else "" for r in (reference, run)]
     own.loc[len(content)] = ["clean accuracy", "", *clean, "not published"]
     table(own)
+    if len(seeds := ledger.seeds(model)) > 1:
+        note("seeds", seed=seeds["seed"].iloc[0])
+        table(seeds)
+
+
+def finding(model: str) -> None:
+    """Say what became of the published perturbed accuracy of ``model`` in the reference runs that count."""
+    outcome, figures = ledger.finding(model)
+    said = phrases()["finding"]
+    sentence = "seeds" if figures["seeds"] > 1 else "run" if figures["seeds"] else "unmeasured"
+    note(said[sentence], outcome=said[outcome], model=model, protocol=PROTOCOL_IMAGES["train"], **figures)
 
 
 def difference(run: Run) -> None:
@@ -139,9 +154,14 @@ def against(run: Run, other: Run) -> None:
 
 
 def generalisations(built: Mapping[str, Run]) -> None:
-    """Display how all models stand each disturbance alone: the reference results, then this build's."""
+    """Display how all models stand each disturbance alone: the reference results, then this build's.
+
+    Reference results that were not measured so are named.
+    """
     committed = {run.folder.name: run for run in runs.references() if not run.stale}
     compared("all", comparison.generalisations, {"all": built}, {"all": committed})
+    if absent := [name for name, run in committed.items() if run.generalisation is None]:
+        note("no_generalisation", models=", ".join(absent))
 
 
 def drawn_with(model: str, run: Run) -> Run:
@@ -199,10 +219,10 @@ def measured(name: str, built: Mapping[str, pd.DataFrame], reference: Mapping[st
 def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
     """Display McNemar's exact test on the perturbed images for every pair of runs with the same test images.
 
-    The more accurate run comes first, and each is told beside its runner-up. Runs of another version of training are
-    left out.
+    The more accurate run comes first, and each is told beside its runner-up. Dead runs and those of another version
+    of training are left out.
     """
-    usable = [run for run in compared.values() if run is not None and not run.stale]
+    usable = [run for run in compared.values() if run is not None and not (run.stale or run.dead)]
     ranked = sorted(usable, key=lambda run: run.accuracy("perturbed").value, reverse=True)
     rows = []
     for first, second in itertools.combinations(ranked, 2):
@@ -215,6 +235,12 @@ def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
     note("pairs" if rows else "no_pairs", label=phrases()[f"label_{label.replace(' ', '_')}"])
     if rows:
         table(pd.DataFrame(rows, columns=["first", "second", "rank", "only first right", "only second right", "p"]))
+
+
+def uncounted() -> None:
+    """Say which models have no reference result that counts: none at all, or only dead or stale ones."""
+    if absent := [model for model in config.STUDY if not runs.counted(model)]:
+        note("no_reference", model=", ".join(absent))
 
 
 def missing(built: Mapping[str, Run]) -> None:

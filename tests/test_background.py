@@ -56,6 +56,17 @@ def test_what_the_page_says_of_auxiliary_heads():
     assert round(stats.fisher_exact([[2, 3], [0, 5]]).pvalue, 2) == 0.44
 
 
+def test_what_the_page_says_of_activation_functions():
+    relu, tanh, sigmoid = (background.committed(f"alexnet_{name}") for name in ("relu", "tanh", "sigmoid"))
+    for saturating, rectified in zip(tanh, relu, strict=True):
+        ahead = saturating.history[["accuracy", "val_accuracy"]] > rectified.history[["accuracy", "val_accuracy"]]
+        assert ahead.all(axis=None)
+        higher = saturating.history["val_loss"] > rectified.history["val_loss"]
+        assert not higher[:7].any()
+        assert higher[11:].all()  # "after ten epochs or so"
+    assert [(run.dead, len(run.history)) for run in sigmoid] == [(True, 5)] * 3
+
+
 def test_what_the_pages_say_of_other_reference_trainings():
     (alexnet,) = background.committed("alexnet_valid")
     assert (alexnet.dead, len(alexnet.history)) == (True, 5)

@@ -92,6 +92,17 @@ def test_the_pareto_front_leaves_out_what_another_surpasses():
     assert not table.set_index("model").loc["VGG16", "Pareto front"]
 
 
+def test_what_the_page_says_of_the_front():
+    _, table = cataloguecharts.accuracy()
+    table = table.set_index("model").assign(GFLOPs=catalogue.committed()["FLOPs"])
+    ends = table[table["Pareto front"]].sort_values("GFLOPs").iloc[[0, 1, -1]]
+    assert list(ends.index[:2]) == ["MobileNetV2", "EfficientNetB0"]
+    assert [round(float(value), 1) for value in ends["top-1, %"].diff()[1:]] == [5.8, 5.4]
+    first, rest = ends["GFLOPs"].iloc[1:].to_numpy() / ends["GFLOPs"].iloc[:-1].to_numpy()
+    assert (round(first, 1), round(rest)) == (1.3, 60)
+    assert table.loc["VGG16", "top-1, %"] == table.loc["MobileNetV2", "top-1, %"]
+
+
 def test_latency_in_brief():
     table = catalogue.latency(brief=True)
     assert list(table["model"]) == ["MobileNet", "MobileNetV2"]

@@ -203,6 +203,15 @@ def test_few_filters_can_be_enough(committed):
     assert list(rows[["final", "cnn", "vgg16"]]) == ["does not hold", "holds", "not measured yet"]
 
 
+def test_few_filters_are_compared_on_the_same_images(committed):
+    committed("cnn", perturbed=0.6)
+    committed("final", perturbed=0.9, data="elsewhere")
+    row = claims.filters_and_accuracy().parts["enough"].set_index("heavier").loc["cnn"]
+    assert (row["lighter"], row["verdict"]) == ("final", "not measured yet")
+    committed("cnn", perturbed=0.6, seed=1, data="elsewhere")
+    assert claims.filters_and_accuracy().judged["enough"] == "holds"
+
+
 @pytest.mark.parametrize(
     ("share", "rival", "expected"),
     [
@@ -267,6 +276,11 @@ def test_rank_correlation():
     assert np.isnan(evaluation.spearman([1, 2, 3], [1, 2, 3])["detectable"])
     with pytest.raises(ValueError, match="2 pairs"):
         evaluation.spearman([1, 2], [2, 1])
+
+
+@pytest.mark.parametrize("sides", [([1, 2, 3, 4], [5, 5, 5, 5]), ([5, 5, 5, 5], [1, 2, 3, 4])])
+def test_without_a_difference_there_is_no_rank_correlation(sides):
+    assert np.isnan(list(evaluation.spearman(*sides).values())).all()
 
 
 @pytest.mark.parametrize("claim", claims.CLAIMS)

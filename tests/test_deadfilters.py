@@ -123,6 +123,16 @@ def test_what_the_page_says_of_the_pretrained_trunk():
     assert 0.58 < table.loc["block1_conv1", "correlated above 0.95"] < 2 / 3
 
 
+def test_what_the_page_says_of_depth_and_of_other_images():
+    for model, least, most in (("vgg_custom", 0.7, 1.0), ("vgg_light", 0.0, 0.1)):  # in the last block
+        fired = deadfilters.census([runs.reference(model)])["never fire"]
+        assert least < fired.iloc[-3:].sum() / fired.sum() < most
+    probes = deadfilters.committed()["stability"].set_index(["model", "seed", "probe"]).loc["cnn", 0]
+    assert probes.loc["test", "never fire"] == 17
+    assert 17 - probes.loc["perturbed", "in both"] == 4
+    assert runs.reference("cnn").filters["fires"].eq(0).sum() == 16
+
+
 def test_the_experiment_goes_on_where_it_stopped_and_keeps_what_it_cannot_measure(run, splits, tmp_path, monkeypatch):
     monkeypatch.setattr(deadfilters, "RESULTS", tmp_path)
     monkeypatch.setattr(deadfilters.study, "reference", lambda source: splits)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riceutils import evaluation
+from riceutils import evaluation, runs
 
 CLASSES = ["a", "b", "c"]
 
@@ -86,3 +86,9 @@ def test_mcnemar_by_hand():
 def test_mcnemar_of_equal_classifiers():
     same = certain([0, 1, 2])
     assert evaluation.mcnemar(same, same, np.array([0, 1, 1])) == evaluation.McNemar(0, 0, 1.0)
+
+
+def test_what_the_page_says_of_two_seeds_of_one_model():
+    seeds = {run.spec.seed: run.predictions for run in runs.counted("googlenet_light")}
+    found = evaluation.mcnemar(seeds[0]["perturbed"], seeds[2]["perturbed"], seeds[0]["labels"])
+    assert (found.only_first, found.only_second) == (55, 630)

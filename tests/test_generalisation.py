@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import AXES, draw
 
-from riceutils import charts, comparison, corruptions, generalisation, perturb
+from riceutils import charts, comparison, corruptions, generalisation, perturb, runs
 
 CLASSES = list(AXES)
 
@@ -160,6 +160,18 @@ def test_charts_of_generalisation(tables):
         shares.loc["reader", "zoom ×3"]
         == table[(table["name"] == "zoom") & (table["strength"] == 3)]["accuracy"].item()
     )
+
+
+def test_what_the_page_says_of_vgg_custom():
+    def lost(run):
+        table = run.generalisation
+        strongest = table[table["strength"].isin([0, 3])].set_index("name")["accuracy"]
+        return strongest["clean"] - strongest
+
+    own, others = runs.reference("vgg_custom"), runs.counted("googlenet_light")
+    assert lost(own)["translation"] < 0.005  # "next to nothing"
+    assert min(lost(run)["translation"] for run in others) > 0.2
+    assert lost(own)[["brightness", "colour cast", "blur", "noise"]].min() > 0.4
 
 
 @pytest.fixture

@@ -120,6 +120,15 @@ def test_the_page_says_what_the_replay_measured():
     assert replay["TPE", 16] > replay["random order", 16]
 
 
+def test_what_the_conclusion_says_of_the_lightest_networks():
+    found = lightest.finished()
+    best = max(found, key=lambda run: run.accuracy("perturbed").value)
+    assert lightest.cost(best.spec.options)["parameters"] == 1433
+    assert round(best.accuracy("perturbed").value, 4) == 0.9965
+    twice = 2 * runs.reference("final").record["data"]["images"]["train"]
+    assert all(run.record["data"]["images"]["train"] == twice and run.spec.copies for run in found)
+
+
 def test_the_front_is_what_no_other_beats():
     rows = [(8, 3, 200, 9e5, 0.9), (8, 4, 300, 8e5, 0.95), (4, 4, 400, 7e5, 0.94), (4, 6, 500, 9e5, 0.95)]
     table = pd.DataFrame(rows, columns=["pool", "stem", "parameters", "FLOPs", "val_accuracy"]).assign(units="[[4, 1]]")
@@ -135,6 +144,7 @@ def test_an_aim_is_reached_by_the_mean_of_the_seeds(accuracies, reached):
     found = lightestcharts.aims(pd.DataFrame(rows, columns=names))
     assert found.loc[0, ["model", "seeds", "reached"]].tolist() == ["small", 2, reached]
     assert pd.isna(found.loc[1, "model"])  # nothing that small
+    assert found.loc[0, ["smallest beyond", "its accuracy"]].tolist() == ["large", 1.0]  # whatever its size
 
 
 def test_the_yardstick_counts_segmentation():

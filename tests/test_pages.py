@@ -42,6 +42,11 @@ def test_headers_of_the_chapters_are_terms(name):
     assert name in glossary()
 
 
+@pytest.mark.parametrize("name", ["state", "zero features", "spread", "gradient share", "accuracy per TFLOPs"])
+def test_headers_of_the_later_chapters_are_terms_in_korean(name):
+    assert re.search("[가-힣]", glossary()[name])
+
+
 def test_citations_have_an_entry_and_keys_are_unique():
     cited = {
         key.strip()

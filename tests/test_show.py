@@ -1,8 +1,10 @@
 """What a chapter displays: what is missing or stale is said, variants stand side by side."""
 
+import re
+
 import pytest
 
-from riceutils import background, config, ledger, lightest, page, runs, show, study
+from riceutils import background, config, evaluation, ledger, lightest, page, runs, show, study
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,97 @@ def test_the_published_tflops_stand_among_a_model_s_figures(run):
 def test_a_model_without_reference_result_says_so(run, monkeypatch, tmp_path):
     monkeypatch.setattr(runs, "REFERENCE", tmp_path)
     assert "no reference result for cnn_light yet" in shown(show.figures, "cnn_light", run)
+
+
+def test_reference_results_that_are_missing_or_unmeasured_are_named(monkeypatch, tmp_path):
+    unmeasured = [run.folder.name for run in runs.references() if run.generalisation is None]
+    monkeypatch.setattr(show, "compared", lambda *_: None)
+    text = shown(show.generalisations, {})
+    assert all(name in text for name in unmeasured)
+    assert ("not measured with one disturbance" in text) == bool(unmeasured)
+    monkeypatch.setattr(runs, "REFERENCE", tmp_path)
+    assert all(model in shown(show.uncounted) for model in config.STUDY)
+
+
+def test_a_dead_reference_run_carries_no_verdict_and_no_pair(monkeypatch):
+    monkeypatch.setattr(runs.Run, "dead", property(lambda self: self.spec.model == "final"))
+    verdicts = ledger.ledger().set_index(["model", "quantity"])["verdict"]
+    assert verdicts["final", "perturbed accuracy"] == "not measured"
+    assert verdicts["cnn_light", "perturbed accuracy"] != "not measured"
+    assert "no two models" in shown(show.pairwise, {n: runs.reference(n) for n in ("cnn_light", "final")}, "reference")
+    assert "no reference result for" in shown(show.uncounted)
+
+
+def test_several_seeds_of_a_reference_result_are_listed(run):
+    counted = runs.counted("cnn_light")
+    assert len(counted) > 1
+    text = shown(show.figures, "cnn_light", run)
+    assert f"that of the lowest seed ({counted[0].spec.seed})" in text
+    for each in counted:
+        cells = (each.spec.seed, each.accuracy(), each.accuracy("perturbed"), each.record["best_epoch"])
+        row = r"\s*".join(f"<td>{re.escape(str(cell))}</td>" for cell in (*cells, len(each.history)))
+        assert re.search(row, text)
+
+
+def test_a_single_reference_result_has_no_table_of_seeds(run, monkeypatch):
+    (first, *_) = runs.counted("cnn_light")
+    monkeypatch.setattr(runs, "counted", lambda model=None: [first])
+    assert "lowest seed" not in shown(show.figures, "cnn_light", run)
+
+
+def test_findings_tell_what_the_committed_results_say():
+    for model in set(config.STUDY) - {"vgg_light_draft"}:  # whose perturbed accuracy was not published
+        outcome, figures = ledger.finding(model)
+        counted = runs.counted(model)
+        text = shown(show.finding, model)
+        assert text.count(figures["published"]) == 2
+        if len(counted) == 1:
+            published = float(figures["published"])
+            share = counted[0].accuracy("perturbed")
+            assert outcome == (
+                "missed" if share.high < published else "surpassed" if share.low > published else "reached"
+            )
+            assert f"measured {share} and" in text
+            assert f"{counted[0].accuracy()}." in text
+        elif counted:
+            values = [each.accuracy("perturbed").value for each in counted]
+            assert f"measured {min(values):.4f} to {max(values):.4f}" in text
+        else:
+            assert f"no reference result for {model} that counts" in text
+
+
+class Measured:
+    """A reference run with a perturbed accuracy of its own."""
+
+    def __init__(self, right):
+        self.right = right
+        self.record = {"data": {"images": {"train": 1234}}}
+
+    def accuracy(self, which="clean"):
+        return evaluation.wilson(self.right if which == "perturbed" else 990, 1000)
+
+
+@pytest.mark.parametrize(
+    ("right", "outcome", "korean", "english"),
+    [
+        ([], "unmeasured", "아직 재지 않았습니다", "it has not been measured yet"),
+        ([600], "missed", "공개된 값에 미치지 못했습니다", "fell short of that figure"),
+        ([740], "reached", "공개된 값에 이르렀습니다", "reached that figure"),
+        ([900], "surpassed", "공개된 값을 넘어섰습니다", "surpassed that figure"),
+        ([650, 600], "none", "이른 시드는 없습니다", "no seed reached that figure"),
+        ([900, 600, 740], "some", "시드 3개 가운데 2개가", "2 of the 3 seeds reached that figure"),
+        ([900, 740], "every", "모든 시드가", "every seed reached that figure"),
+    ],
+)
+def test_a_finding_goes_by_interval_and_seed(right, outcome, korean, english, monkeypatch):
+    monkeypatch.setattr(runs, "counted", lambda model=None: [Measured(each) for each in right])
+    assert ledger.finding("cnn_light")[0] == outcome  # 0.7456 were published
+    text = shown(show.finding, "cnn_light")
+    assert korean in text
+    assert english in text
+    assert ("1,234" in text) == bool(right)
+    if len(right) > 1:
+        assert f"{min(right) / 1000:.4f} to {max(right) / 1000:.4f}" in text
 
 
 def test_two_settings_stand_side_by_side_reference_first(run, parameters, splits, monkeypatch, tmp_path):
