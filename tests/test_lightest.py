@@ -135,6 +135,15 @@ def test_the_front_is_what_no_other_beats():
     assert [(found["pool"], found["stem"]) for found in lightest.chosen(table)] == [(8, 3), (8, 4), (4, 4)]
 
 
+def test_what_the_page_says_of_losing_to_vgg_custom():
+    table = lightestcharts.losses(lightestcharts.against()).set_index("corruption")
+    below = table["below"] / table["networks"]
+    assert below["colour cast"] > 0.8
+    assert 0.3 < below["brightness"] < 0.7
+    others = table.drop(index=["colour cast", "brightness"])
+    assert (others["vgg_custom"] - others["lowest"]).max() < 0.01
+
+
 @pytest.mark.parametrize(("accuracies", "reached"), [([0.999, 0.998], "yes"), ([0.9985, 0.997], "no")])
 def test_an_aim_is_reached_by_the_mean_of_the_seeds(accuracies, reached):
     rows = [("small", "rice_nano", seed, 1_500, 900_000, 0.9, share) for seed, share in enumerate(accuracies)]
