@@ -70,6 +70,9 @@ def test_what_the_page_says_of_activation_functions():
 def test_what_the_pages_say_of_other_reference_trainings():
     (alexnet,) = background.committed("alexnet_valid")
     assert (alexnet.dead, len(alexnet.history)) == (True, 5)
+    lenet = [run.accuracy() for run in background.committed("lenet5")]
+    assert all(share.value < 0.9903 for share in lenet)
+    assert sum(share.high >= 0.9903 for share in lenet) == 1
     fc, whole, exp = (background.committed(f"transfer_rice_{kind}")[0].accuracy() for kind in ("fc", "all", "exp"))
     assert fc.high < whole.low
     assert exp.value < whole.value
