@@ -27,6 +27,7 @@ PROTOCOL = {
     "weights": "imagenet",
     "preprocessing": "rgb",
 }
+LIMITS = ("epochs", "patience", "time_limit")  # of a training, which may end it early
 PROTOCOL_IMAGES = {"train": 60_000, "validation": 7_500, "test": 7_500}
 
 
@@ -126,9 +127,10 @@ def difference(run: Run) -> None:
 def against(run: Run, other: Run) -> None:
     """Display two runs of one model side by side that differ in some setting: reference results first.
 
-    McNemar's p compares them on the perturbed test images.
+    The reference pair differs in the same settings, and may have been trained with other limits, which is shown.
+    McNemar's p compares the two on the perturbed test images.
     """
-    differing = [name for name in Spec.model_fields if getattr(run.spec, name) != getattr(other.spec, name)]
+    differing = _differing(run.spec, other.spec)
     if not differing:
         note("nothing_differs")
         return
@@ -136,21 +138,27 @@ def against(run: Run, other: Run) -> None:
     reference = runs.reference(run.spec.model)
     if reference is not None:
         wanted = reference.spec.model_copy(update={name: getattr(other.spec, name) for name in differing})
-        twin = next((found for found in runs.references(run.spec.model) if found.spec == wanted), None)
+        candidates = [found for found in runs.references(run.spec.model) if not found.stale]
+        twin = next((found for found in candidates if set(_differing(found.spec, wanted)) <= set(LIMITS)), None)
         pairs = {"reference": (reference, twin)} | pairs if twin else pairs
     if "reference" not in pairs:
         note("empty", label=phrases()["label_reference"])
     for label, pair in pairs.items():
         _about(label, pair[0])
+        names = _differing(pair[0].spec, pair[1].spec)
         rows = []
         for each in pair:
-            setting = ", ".join(f"{name}: {getattr(each.spec, name)}" for name in differing)
+            setting = ", ".join(f"{name}: {getattr(each.spec, name)}" for name in names)
             accuracies = [str(each.accuracy(which)) for which in ("clean", "perturbed")]
             rows.append((code(setting), *accuracies, len(each.history)))
         table(pd.DataFrame(rows, columns=["setting", "clean accuracy", "perturbed accuracy", "epochs"]))
         first, second = (each.predictions["perturbed"] for each in pair)
         test = evaluation.mcnemar(first, second, pair[0].predictions["labels"])
         note("mcnemar", first=test.only_first, second=test.only_second, p=f"{test.p:.2g}")
+
+
+def _differing(spec: Spec, other: Spec) -> list[str]:
+    return [name for name in Spec.model_fields if getattr(spec, name) != getattr(other, name)]
 
 
 def generalisations(built: Mapping[str, Run]) -> None:

@@ -178,6 +178,14 @@ def test_every_seed_is_compared_and_other_images_are_not(committed):
     assert list(rows["seeds"].dropna()) == ["0, 0", "0, 1"]
 
 
+def test_what_the_page_says_of_cnn_light_with_augmentation():
+    (augmented,), plain = runs.counted("cnn_light", augmented=True), runs.counted("cnn_light")
+    heavier = runs.reference("cnn").accuracy("perturbed").value
+    gain = augmented.accuracy("perturbed").value - plain[0].accuracy("perturbed").value
+    assert gain > 5 * max(abs(run.accuracy("perturbed").value - heavier) for run in plain)
+    assert augmented.accuracy("perturbed").low > 0.95
+
+
 @pytest.mark.parametrize("unfit", [{"version": -1}, {"stopped": "dead"}, {"weights": "hed"}, {"augment": True}])
 def test_unfit_runs_do_not_count(committed, unfit):
     committed("cnn", **unfit)
