@@ -174,6 +174,19 @@ def test_what_the_page_says_of_vgg_custom():
     assert lost(own)[["brightness", "colour cast", "blur", "noise"]].min() > 0.4
 
 
+def test_what_the_page_says_of_cnn_light_with_augmentation():
+    def under(run):
+        table = run.generalisation
+        return table.groupby(["name", "strength"])["accuracy"].mean(), table.groupby("name")["accuracy"].mean()
+
+    (augmented,), plain = runs.counted("cnn_light", augmented=True), runs.counted("cnn_light")
+    strength, mean = under(augmented)
+    assert strength["clean", 0] - strength["translation", 1] < 0.01  # "hardly touch it"
+    assert strength["clean", 0] - strength["translation", 2] > 0.2
+    for run in plain:
+        assert (under(run)[1][["brightness", "colour cast"]] > mean[["brightness", "colour cast"]] + 0.1).all()
+
+
 @pytest.fixture
 def overview():
     rows = [  # model, source, seed, accuracy, FLOPs
