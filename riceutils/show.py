@@ -154,7 +154,8 @@ def against(run: Run, other: Run) -> None:
         table(pd.DataFrame(rows, columns=["setting", "clean accuracy", "perturbed accuracy", "epochs"]))
         first, second = (each.predictions["perturbed"] for each in pair)
         test = evaluation.mcnemar(first, second, pair[0].predictions["labels"])
-        note("mcnemar", first=test.only_first, second=test.only_second, p=f"{test.p:.2g}")
+        p = f"= {test.p:.2g}" if test.p else "< 1e-300"  # too small for a float
+        note("mcnemar", first=test.only_first, second=test.only_second, p=p)
 
 
 def _differing(spec: Spec, other: Spec) -> list[str]:

@@ -1,6 +1,7 @@
 """What a chapter displays: what is missing or stale is said, variants stand side by side."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -171,6 +172,8 @@ def test_two_settings_stand_side_by_side_reference_first(run, parameters, splits
     assert "epochs: 2, augment: True" in text  # the reference may have another limit, which is said
     assert text.index("Reference result:") < text.index("This build:")
     assert "McNemar" in text
+    monkeypatch.setattr(show.evaluation, "mcnemar", lambda *_: SimpleNamespace(only_first=30, only_second=1347, p=0.0))
+    assert "p &lt; 1e-300" in shown(show.against, run, other)  # never zero
 
 
 def test_equal_settings_are_said_to_be_equal(run):
