@@ -215,7 +215,7 @@ def generalise(names: Sequence[str], profile: str, data: str | None, images: int
     known = {run.spec.key for run in runs.references()}
     if commit and (others := [run.name for run in chosen if run.spec.key not in known]):
         raise click.ClickException(f"No reference results: {', '.join(others)}. Make them such with train --commit.")
-    chosen = [runs.find(run.spec) or run for run in chosen]  # the cache has the weights that are not shipped
+    chosen = [runs.cached(run) for run in chosen]  # the cache has the weights that are not shipped
     if not commit and (shipped := [run.name for run in chosen if run.folder.is_relative_to(files.PACKAGE)]):
         raise click.ClickException(f"Only among the reference results: {', '.join(shipped)}. Measure with --commit.")
     parameters = config.DataParameters(**config.chapter_parameters(profile, "01_dataset", data))
