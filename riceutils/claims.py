@@ -109,12 +109,13 @@ def dead_training() -> Verdict:
 
     Judged under the published condition of the committed experiment of :mod:`riceutils.dead`; the other conditions
     stand beside it. That a zero feature map keeps the loss at ln C is judged on all trainings that ended with one.
-    Which architectures are likelier to get stuck, nothing measures yet.
+    Whether many filters, depth and 1×1 convolutions make it likelier is judged by taking each back (Fisher's test).
     """
     from riceutils import dead, gradients  # import TensorFlow
 
     nothing = as_table([{"verdict": UNMEASURED}])
-    trainings = dead.read().get("experiment")
+    tables = dead.read()
+    trainings = tables.get("experiment")
     if trainings is None:
         return Verdict(dict.fromkeys(("chance", "mechanism", "consequence", "likelier"), nothing))
     table = dead.frequency(trainings)
@@ -133,7 +134,20 @@ def dead_training() -> Verdict:
     verdict = HOLDS if at.all() else IN_PART if at.any() else FAILS
     consequence = as_table([figures | {"verdict": verdict}]) if len(zeroed) else nothing
     parts = {"chance": table, "mechanism": some if len(some) else nothing, "consequence": consequence}
-    return Verdict(parts | {"likelier": nothing})
+    causes = tables.get("causes")
+    return Verdict(parts | {"likelier": nothing if causes is None else _likelier(dead.frequency(causes))})
+
+
+def _likelier(table: pd.DataFrame) -> pd.DataFrame:
+    """Each network of ``dead.causes`` against the first, GoogLeNet itself: is that stuck more often?"""
+    table = table[["condition", "trainings", "stuck", "share", "low", "high"]].rename(columns={"condition": "network"})
+    whole, rows = table.iloc[0], [dict(table.iloc[0]) | {"verdict": ""}]
+    for _, own in table.iloc[1:].iterrows():
+        counts = [[row["stuck"], row["trainings"] - row["stuck"]] for row in (whole, own)]
+        p = float(stats.fisher_exact(counts).pvalue)
+        rows.append(dict(own) | {"p": p} | signed(whole["share"] - own["share"], p))
+    found = as_table(rows)
+    return found[[*found.columns.drop("verdict"), "verdict"]]
 
 
 def kept_accuracy() -> Verdict:

@@ -179,6 +179,7 @@ def background(names: Sequence[str], data: str | None) -> None:
 EXPERIMENTS = {  # name → the function that makes and commits its tables, from images
     "dataset": "riceutils.dataset:reference",
     "dead": "riceutils.dead:reference",
+    "causes": "riceutils.dead:reference_causes",
     "filters": "riceutils.deadfilters:reference",
     "lossless": "riceutils.slimcurves:reference_lossless",
     "slimming": "riceutils.slimcurves:reference",

@@ -22,6 +22,7 @@ RESULTS = files.PACKAGE / "results" / "dead"
 PUBLISHED = (5, 1.6096, 0.1956)  # Study, GoogLeNet that did not train: classes, val_loss, val_accuracy
 VERSION = 2  # raise by hand when the experiment changes meaning
 STUCK = ("vanished", "dead")
+IMAGES = [200, 50, 100]  # of each class: to train, validate and test the reference experiments
 PROBES = 10  # validation images of each class that gradients and activations are measured on
 
 
@@ -49,6 +50,14 @@ REMEDIES = [Condition(normalised=True), Condition(warm_up=64)]
 TOO_FAST = Condition(learning_rate=1e-1)  # provokes what C2 describes
 CONDITIONS = [*PLAIN, *REMEDIES, TOO_FAST]
 FEW = [PLAIN[0], PLAIN[3], PLAIN[4], TOO_FAST]  # of a quick build
+AS_PUBLISHED = "GoogLeNet"
+VARIANTS: dict[str, dict[str, Any]] = {  # what C2 says makes it likelier, taken back: options of ``googlenet_varied``
+    "half the filters": {"width": 0.5},
+    "a quarter of the filters": {"width": 0.25},
+    "5 inception modules of 9": {"modules": 5},
+    "2 inception modules of 9": {"modules": 2},
+    "3×3 in place of 1×1": {"pointwise": 3},
+}
 
 
 def normalise(model: keras.Model) -> keras.Model:
@@ -72,9 +81,11 @@ def normalise(model: keras.Model) -> keras.Model:
 class _Trial:
     """A compiled network that is started anew for every seed: tracing it takes longer than an epoch."""
 
-    def __init__(self, model: str, shape: tuple[int, int, int], classes: int, condition: Condition) -> None:
+    def __init__(
+        self, model: str, shape: tuple[int, int, int], classes: int, condition: Condition, **options: Any
+    ) -> None:
         keras.utils.set_random_seed(0)  # dropout draws its seed when it is made
-        self.model = models.build(model, shape, classes)
+        self.model = models.build(model, shape, classes, **options)
         if condition.normalised:
             self.model = normalise(self.model)
         rate: object = condition.learning_rate
@@ -129,8 +140,10 @@ def experiment(
     batch_size: int = 32,
     images: int | None = None,
     model: str = "googlenet",
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train ``model`` under every condition with every seed: (a row per training, the layers of a few of them).
+    """Train ``model``, built with ``options``, under every condition with every seed: (a row per training, the layers
+    of a few of them).
 
     A training ends when its fate is known: validation loss 10 % below ln C, or dead, or ``epochs``. The first table:
     condition and its parts, seed, epochs, loss, accuracy, val_loss, val_accuracy of the last epoch, stuck (vanished
@@ -147,7 +160,8 @@ def experiment(
         raise ValueError("Needs one condition, one seed and one epoch or more.")
     if not len(splits.classes) <= images <= len(splits.train):
         raise ValueError(f"images is {images}; it must be {len(splits.classes)} to {len(splits.train)}.")
-    key = files.digest([VERSION, splits.fingerprint, model, epochs, batch_size, images])
+    own = [dict(options)] if options else []
+    key = files.digest([VERSION, splits.fingerprint, model, epochs, batch_size, images, *own])
     target, layers = (files.home() / "dead" / f"{key}{part}.csv" for part in ("", "-layers"))
     train = splits.train.arrays(splits.train.evenly(images))
     checked = max(len(splits.classes), len(splits.validation) * images // len(splits.train))
@@ -164,7 +178,7 @@ def experiment(
             # A warm-up's schedule holds its rate; without one the rate is set at every start.
             kind = (condition.normalised, condition.warm_up, condition.learning_rate if condition.warm_up else None)
             if kind not in trials:
-                trials[kind] = _Trial(model, shape, len(splits.classes), condition)
+                trials[kind] = _Trial(model, shape, len(splits.classes), condition, **(options or {}))
             network, began = trials[kind].start(condition, seed), perf_counter()
             watch = _Watch(len(splits.classes), probe[0])
             network.fit(*train, batch_size, epochs, verbose=0, callbacks=[watch], validation_data=validation)
@@ -244,11 +258,28 @@ def reference(source: str, seeds: Iterable[int] = range(20), epochs: int = 6) ->
     ``RESULTS`` then holds ``experiment.csv`` and ``diagnosis.csv``. Seeds vary slowest, so that an experiment that
     was cut short has tried every condition.
     """
-    experiments, layers = experiment(data.load(source, 64, [200, 50, 100]), CONDITIONS, seeds, epochs)
+    experiments, layers = experiment(data.load(source, 64, IMAGES), CONDITIONS, seeds, epochs)
     for name, table in (("experiment", experiments), ("diagnosis", layers)):
         files.write_csv(RESULTS / f"{name}.csv", table)
 
 
+def causes(splits: Splits, seeds: Iterable[int] = range(20), epochs: int = 6, **limits: Any) -> pd.DataFrame:
+    """:func:`experiment` under the published condition, for GoogLeNet and each of ``VARIANTS``: its first table, the
+    network's name as ``condition``. ``limits`` are its further arguments."""
+    networks: dict[str, dict[str, Any]] = {AS_PUBLISHED: {"model": "googlenet"}}
+    networks |= {name: {"model": "googlenet_varied", "options": options} for name, options in VARIANTS.items()}
+    seeds, tables = list(seeds), []
+    for name, network in networks.items():
+        rows, _ = experiment(splits, CONDITIONS[:1], seeds, epochs, **network, **limits)
+        tables.append(rows.assign(condition=name))
+    return pd.concat(tables, ignore_index=True)
+
+
+def reference_causes(source: str) -> None:
+    """:func:`causes` on the images of :func:`reference`, committed as ``causes.csv``; resumable like it."""
+    files.write_csv(RESULTS / "causes.csv", causes(data.load(source, 64, IMAGES)))
+
+
 def read() -> dict[str, pd.DataFrame]:
-    """The committed tables of :func:`reference`: ``experiment`` and ``diagnosis``; empty where there are none yet."""
+    """The committed tables: ``experiment``, ``diagnosis`` and ``causes``; empty where there are none yet."""
     return files.read_tables(RESULTS)

@@ -67,7 +67,13 @@ def test_the_time_line_is_complete():
     assert years["name"].is_unique
     assert set(years["group"]) == set(cataloguecharts.GROUPS)
     heads = {name for name in models.names() if name.rpartition("_")[2] in ("fc", "all", "exp")}
-    variants = {"vgg_light_draft", "vgg19_l2_dropout", "vgg19_imagenet_notop", "googlenet_aux_corrected"}  # of others
+    variants = {
+        "vgg_light_draft",
+        "vgg19_l2_dropout",
+        "vgg19_imagenet_notop",
+        "googlenet_aux_corrected",
+        "googlenet_varied",
+    }  # of others
     assert {*models.names(), *catalogue.deck().index} - heads - variants <= {*years.index}
     assert set(years.index) == set(catalogue.costs().loc[years.index].dropna().index)
     figure, table = cataloguecharts.timeline()

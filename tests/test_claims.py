@@ -140,6 +140,18 @@ def test_dead_training(monkeypatch, states, chance, mechanism):
     assert claims.dead_training().judged["consequence"] == ("holds in part" if "dead" in states else "does not hold")
 
 
+def test_what_makes_dead_training_likelier(monkeypatch):
+    counts = {dead.AS_PUBLISHED: 14, "narrow": 4, "shallow": 13, "without 1×1": 20}
+    rows = [(name, seed < stuck) for name, stuck in counts.items() for seed in range(20)]
+    table = pd.DataFrame(rows, columns=["condition", "stuck"]).assign(epochs=2, val_loss=1.61, val_accuracy=0.2)
+    table = table.assign(state=np.where(table["stuck"], "vanished", "alive"), **{"zero features": 0.9})
+    monkeypatch.setattr(dead, "read", lambda: {"experiment": table, "causes": table})
+    found = claims.dead_training().parts["likelier"].set_index("network")
+    assert list(found["verdict"]) == ["", "holds", "undecided", "does not hold"]
+    assert found.loc["without 1×1", "p"] == pytest.approx(0.0202, abs=1e-4)  # Fisher's, of 14 and 20 in 20
+    assert claims.dead_training().judged["likelier"] == "holds in part"
+
+
 @pytest.mark.parametrize(
     ("light", "expected"),
     [

@@ -139,6 +139,31 @@ def test_an_experiment_goes_on_where_it_stopped(first, grains_splits, monkeypatc
     pd.testing.assert_frame_equal(kept, first[0])
 
 
+def test_causes_are_taken_back_one_at_a_time(grains_splits, monkeypatch):
+    whole = models.build("googlenet", (64, 64, 3), 5)
+    varied = {name: models.build("googlenet_varied", (64, 64, 3), 5, **own) for name, own in dead.VARIANTS.items()}
+    same = models.build("googlenet_varied", (64, 64, 3), 5)
+    assert [w.shape for w in same.weights] == [w.shape for w in whole.weights]
+
+    def layers(network):
+        return [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+
+    for name, share in (("half the filters", 2), ("a quarter of the filters", 4)):
+        assert [layer.filters * share for layer in layers(varied[name])] == [layer.filters for layer in layers(whole)]
+    for count in (5, 2):
+        shallow = layers(varied[f"{count} inception modules of 9"])
+        assert [layer.filters for layer in shallow] == [layer.filters for layer in layers(whole)[: 3 + 6 * count]]
+    sizes = [layer.kernel_size for layer in layers(varied["3×3 in place of 1×1"])]
+    assert sizes == [(3, 3) if layer.kernel_size == (1, 1) else layer.kernel_size for layer in layers(whole)]
+
+    narrow = {"an eighth of the filters": {"width": 0.125, "modules": 1}}
+    monkeypatch.setattr(dead, "VARIANTS", narrow)
+    rows = dead.causes(grains_splits, [0], 1, images=12)
+    assert rows["condition"].tolist() == [dead.AS_PUBLISHED, *narrow]
+    again, _ = dead.experiment(grains_splits, dead.CONDITIONS[:1], [0], 1, images=12)  # shares GoogLeNet's trainings
+    assert again["seconds"].item() == rows["seconds"].iloc[0]
+
+
 def test_a_seed_starts_alike_whatever_was_trained_before():
     trial = dead._Trial("cnn_light", (64, 64, 3), 3, FEW[0])
     weights = [[np.array(v) for v in trial.start(FEW[0], seed).get_weights()] for seed in (0, 1, 0)]

@@ -23,10 +23,11 @@ from keras.layers import (
 MOMENTUM = 0.9  # of batch normalisation: with few steps an epoch, Keras's 0.99 lags behind the weights for epochs
 
 
-def inception(x: KerasTensor, name: str, plan: tuple[int, ...]) -> KerasTensor:
+def inception(x: KerasTensor, name: str, plan: tuple[int, ...], pointwise: int = 1) -> KerasTensor:
     """An inception module (Szegedy et al. 2015, arXiv 1409.4842).
 
-    ``plan`` gives the filters of 1×1, 3×3 reduce, 3×3, 5×5 reduce, 5×5 and pool projection.
+    ``plan`` gives the filters of 1×1, 3×3 reduce, 3×3, 5×5 reduce, 5×5 and pool projection; ``pointwise``: the side
+    of the kernels that are 1×1 in the paper.
     """
 
     def conv(y: KerasTensor, filters: int, size: int, branch: str) -> KerasTensor:
@@ -34,21 +35,25 @@ def inception(x: KerasTensor, name: str, plan: tuple[int, ...]) -> KerasTensor:
 
     one, reduce3, three, reduce5, five, projection = plan
     branches = [
-        conv(x, one, 1, "1x1"),
-        conv(conv(x, reduce3, 1, "3x3_reduce"), three, 3, "3x3"),
-        conv(conv(x, reduce5, 1, "5x5_reduce"), five, 5, "5x5"),
-        conv(MaxPooling2D(3, 1, padding="same", name=f"{name}_pool")(x), projection, 1, "projection"),
+        conv(x, one, pointwise, "1x1"),
+        conv(conv(x, reduce3, pointwise, "3x3_reduce"), three, 3, "3x3"),
+        conv(conv(x, reduce5, pointwise, "5x5_reduce"), five, 5, "5x5"),
+        conv(MaxPooling2D(3, 1, padding="same", name=f"{name}_pool")(x), projection, pointwise, "projection"),
     ]
     return Concatenate(name=f"{name}_concat")(branches)
 
 
 def googlenet_body(
-    x: KerasTensor, stem: tuple[int, int, int], plans: Mapping[str, tuple[int, ...]], padding: str = "same"
+    x: KerasTensor,
+    stem: tuple[int, int, int],
+    plans: Mapping[str, tuple[int, ...]],
+    padding: str = "same",
+    pointwise: int = 1,
 ) -> dict[str, KerasTensor]:
     """Stem and inception modules; the output of every module and pooling by its name (``"3a"``, ``"pool3"``).
 
-    ``stem``: filters of the 7×7, the 1×1 and the 3×3 convolution (0: none); ``plans``: see :func:`inception`;
-    ``padding`` of the poolings that halve the map.
+    ``stem``: filters of the 7×7, the 1×1 and the 3×3 convolution (0: none); ``plans`` and ``pointwise``: see
+    :func:`inception`; ``padding`` of the poolings that halve the map.
     """
 
     def conv(y: KerasTensor, filters: int, size: int, name: str, stride: int = 1) -> KerasTensor:
@@ -58,11 +63,11 @@ def googlenet_body(
         return MaxPooling2D(3, 2, padding=padding, name=f"pool{number}")(y)
 
     x = pool(conv(x, stem[0], 7, "conv1", stride=2), 1)
-    x = conv(x, stem[1], 1, "conv2_reduce")
+    x = conv(x, stem[1], pointwise, "conv2_reduce")
     x = pool(conv(x, stem[2], 3, "conv2") if stem[2] else x, 2)
     outputs = {}
     for name, plan in plans.items():
-        outputs[name] = x = inception(x, f"inception_{name}", plan)
+        outputs[name] = x = inception(x, f"inception_{name}", plan, pointwise)
         if name in ("3b", "4e"):
             outputs[f"pool{name[0]}"] = x = pool(x, int(name[0]))
     return outputs

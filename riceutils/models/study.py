@@ -66,6 +66,22 @@ def googlenet(input_shape: Shape, classes: int) -> Model:
     return Model(inputs, pooled_head(outputs["5b"], classes, (), 0.4))
 
 
+@register("googlenet_varied")
+def googlenet_varied(
+    input_shape: Shape, classes: int, width: float = 1.0, modules: int = 9, pointwise: int = 1
+) -> Model:
+    """GoogLeNet with one property changed, to see what it does; unchanged with the defaults.
+
+    ``width`` times the filters, the first ``modules`` inception modules alone, ``pointwise``: side of the kernels that
+    are 1×1 in GoogLeNet. Counts derived here.
+    """
+    inputs = Input(input_shape, name="image")
+    first, second, third = (round(width * filters) for filters in (64, 64, 192))
+    plans = {name: tuple(round(width * filters) for filters in GOOGLENET[name]) for name in [*GOOGLENET][:modules]}
+    outputs = googlenet_body(inputs, (first, second, third), plans, pointwise=pointwise)
+    return Model(inputs, pooled_head(outputs[[*plans][-1]], classes, (), 0.4))
+
+
 @register("googlenet_light")
 def googlenet_light(input_shape: Shape, classes: int) -> Model:
     """GoogLeNet with fewer filters and one inception module less.
