@@ -247,9 +247,12 @@ def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
 
 
 def uncounted() -> None:
-    """Say which models have no reference result that counts: none at all, or only dead or stale ones."""
-    if absent := [model for model in config.STUDY if not runs.counted(model)]:
-        note("no_reference", model=", ".join(absent))
+    """Say which models have no reference result, and which have only such as do not count: dead or stale ones."""
+    uncounted = [model for model in config.STUDY if not runs.counted(model)]
+    absent = [model for model in uncounted if runs.reference(model) is None]
+    for said, models in (("no_reference", absent), ("uncounted", [m for m in uncounted if m not in absent])):
+        if models:
+            note(said, model=", ".join(models))
 
 
 def missing(built: Mapping[str, Run]) -> None:

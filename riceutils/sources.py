@@ -148,8 +148,13 @@ def _is_image(path: PurePosixPath) -> bool:
 
 
 def _folder(root: Path) -> Source:
-    walked = os.walk(root, followlinks=True)  # classes may be links to folders elsewhere
-    found = sorted(path for folder, _, names in walked for name in names if (path := Path(folder, name)).is_file())
+    found = []
+    for folder, inside, names in os.walk(root, followlinks=True):  # classes may be links to folders elsewhere
+        for link in (Path(folder, name) for name in inside):
+            if link.is_symlink() and Path(folder).resolve().is_relative_to(link.resolve()):
+                raise DataError(f"{link} links back to {link.resolve()}, which holds it. Remove the link.")
+        found += [path for name in names if (path := Path(folder, name)).is_file()]
+    found.sort()
     relative = {PurePosixPath(path.relative_to(root).as_posix()): path for path in found}
     images = [path for path in relative if _is_image(path)]
     for name in map(str, images):

@@ -83,7 +83,9 @@ def test_a_dead_reference_run_carries_no_verdict_and_no_pair(monkeypatch):
     assert verdicts["final", "perturbed accuracy"] == "not measured"
     assert verdicts["cnn_light", "perturbed accuracy"] != "not measured"
     assert "no two models" in shown(show.pairwise, {n: runs.reference(n) for n in ("cnn_light", "final")}, "reference")
-    assert "no reference result for" in shown(show.uncounted)
+    said = shown(show.uncounted)
+    assert "final: there are reference results, but dead ones" in said
+    assert "no reference result for final" not in said
 
 
 def test_several_seeds_of_a_reference_result_are_listed(run):

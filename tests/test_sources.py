@@ -88,6 +88,12 @@ def test_a_name_that_is_not_utf_8_is_said(folder, name):
     str(error.value).encode()
 
 
+def test_a_link_to_a_folder_that_holds_it_is_named(folder):
+    (folder / "round" / "all").symlink_to(folder)
+    with pytest.raises(DataError, match=r"round/all links back to .*grains, which holds it\. Remove the link"):
+        open_source(folder)
+
+
 def test_images_without_class_folders(tmp_path):
     draw("round", 0).save(tmp_path / "a.jpg")
     with pytest.raises(DataError, match="is not a folder of classes"):
