@@ -279,3 +279,14 @@ def test_no_warning_of_many_models_being_one_traced_again(caplog):
     logging.getLogger("tensorflow").warning("anything else")
     logging.getLogger("tensorflow").removeHandler(caplog.handler)
     assert {record.getMessage() for record in caplog.records} == {"anything else"}
+
+
+def test_what_the_page_says_of_vgg16():
+    heavy, light = runs.reference("vgg16"), runs.reference("vgg_light")
+    history = heavy.history
+    assert (heavy.record["stopped"], len(history)) == ("time limit", 7)
+    assert history["accuracy"].is_monotonic_increasing
+    assert history["loss"].iloc[0] == pytest.approx(np.log(5), rel=0.01)
+    assert heavy.spec.weights == light.spec.weights
+    for images in ("clean", "perturbed"):
+        assert heavy.accuracy(images).high < light.accuracy(images).low
