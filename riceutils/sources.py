@@ -149,11 +149,11 @@ def _is_image(path: PurePosixPath) -> bool:
 
 def _folder(root: Path) -> Source:
     found = []
-    for folder, inside, names in os.walk(root, followlinks=True):  # classes may be links to folders elsewhere
-        for link in (Path(folder, name) for name in inside):
-            if link.is_symlink() and Path(folder).resolve().is_relative_to(link.resolve()):
+    for place, inside, names in os.walk(root, followlinks=True):  # classes may be links to folders elsewhere
+        for link in (Path(place, name) for name in inside):
+            if link.is_symlink() and Path(place).resolve().is_relative_to(link.resolve()):
                 raise DataError(f"{link} links back to {link.resolve()}, which holds it. Remove the link.")
-        found += [path for name in names if (path := Path(folder, name)).is_file()]
+        found += [path for name in names if (path := Path(place, name)).is_file()]
     found.sort()
     relative = {PurePosixPath(path.relative_to(root).as_posix()): path for path in found}
     images = [path for path in relative if _is_image(path)]
