@@ -286,6 +286,7 @@ def test_what_the_page_says_of_vgg16():
     history = heavy.history
     assert (heavy.record["stopped"], len(history)) == ("time limit", 7)
     assert history["accuracy"].is_monotonic_increasing
+    assert history["val_accuracy"].idxmax() == history.index[-1]
     assert history["loss"].iloc[0] == pytest.approx(np.log(5), rel=0.01)
     assert heavy.spec.weights == light.spec.weights
     for images in ("clean", "perturbed"):
