@@ -132,6 +132,11 @@ class Run:
     def has_weights(self) -> bool:
         return (self.folder / WEIGHTS).exists()
 
+    def check_weights(self) -> None:
+        """Raises ``FileNotFoundError`` when only the figures were kept."""
+        if not self.has_weights:
+            raise FileNotFoundError(f"The weights of {self.name} were too large to be shipped. Train it to have them.")
+
     def accuracy(self, images: str = "clean") -> Interval:
         """Accuracy on the ``clean`` or the ``perturbed`` test images, with Wilson's interval."""
         return Interval(*(self.record["metrics"][images][name] for name in ("value", "low", "high", "n")))
@@ -162,8 +167,7 @@ class Run:
         """The trained model. Raises ``FileNotFoundError`` when only the figures were kept."""
         from riceutils import models
 
-        if not self.has_weights:
-            raise FileNotFoundError(f"The weights of {self.name} were too large to be shipped. Train it to have them.")
+        self.check_weights()
         spec = self.spec
         path = str(self.folder / WEIGHTS)
         if (architecture := self.folder / ARCHITECTURE).exists():
@@ -232,10 +236,10 @@ def commit(run: Run, target: Path | None = None) -> Path:
 
 
 def resolve(name: str) -> Run:
-    """A run by the name of a model (its reference run), a run's or a committed result's name, or a run's folder.
+    """A run with its weights, by a model's name (its reference run), a run's or committed result's name, or a folder.
 
-    Where the weights of a committed result were not shipped, the run of the same training in the cache folder, if
-    there is one. Raises ``ValueError`` listing what there is.
+    Where the weights of a committed result were not shipped, it is the run of the same training in the cache folder;
+    ``FileNotFoundError`` when there is none. Raises ``ValueError`` listing what there is.
     """
     from riceutils import models
 
@@ -243,15 +247,21 @@ def resolve(name: str) -> Run:
         run = reference(name)
         if run is None:
             raise ValueError(f"There is no reference run of {name!r}. Train it and give the run's folder.")
-        return run if run.has_weights else cached(run)
+        return _weighted(run)
     places = (files.home() / "runs", *files.PACKAGE.glob("results/*"))
     for folder in (Path(name), *(place / name for place in places)):
         if (folder / "record.json").exists():
-            return run if (run := Run(folder)).has_weights else cached(run)
+            return _weighted(Run(folder))
     known = sorted({path.parent.name for place in places for path in place.glob("[!.]*/record.json")})
     raise ValueError(
         f"No model or run {name!r}. Models: {', '.join(models.names())}. Runs: {', '.join(known) or 'none'}."
     )
+
+
+def _weighted(run: Run) -> Run:
+    found = run if run.has_weights else cached(run)
+    found.check_weights()
+    return found
 
 
 @cache

@@ -127,17 +127,19 @@ def test_importing_the_library_does_not_import_tensorflow():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-NEEDED_FIRST = {"lightest": "experiment search", "optuna": "experiment search", "block5": "reference run of 'vgg16'"}
+NEEDED_FIRST = {"lightest": "experiment search", "optuna": "experiment search", "block5": "The weights of vgg16"}
 
 
 @pytest.mark.parametrize("name", list(commands.EXPERIMENTS))
 def test_experiments_start_from_images_that_are_there(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("RICEUTILS_HOME", str(tmp_path / "home"))
+    results = tmp_path / "results"
     for module in ("slimcurves", "lightest", "deadfilters", "dead"):
-        monkeypatch.setattr(f"riceutils.{module}.RESULTS", tmp_path)
+        monkeypatch.setattr(f"riceutils.{module}.RESULTS", results)
     result = call("experiment", name, "--data", "no/such/folder")
     assert result.exit_code == 1
     assert NEEDED_FIRST.get(name, "No such folder or zip") in result.output
-    assert not list(tmp_path.iterdir())
+    assert not results.exists()
 
 
 @pytest.mark.parametrize(

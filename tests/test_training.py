@@ -261,6 +261,10 @@ def test_where_weights_were_not_shipped_the_cached_run_stands_in(splits, monkeyp
     committed = runs.commit(run)
     for name in ("cnn_light", str(committed)):
         assert runs.resolve(name).folder == (committed if shipped else run.folder)
+    shutil.rmtree(run.folder)
+    if not shipped:
+        with pytest.raises(FileNotFoundError, match=r"weights of cnn_light-.* Train it to have them"):
+            runs.resolve("cnn_light")
 
 
 def test_tensorboard_logs_on_request(splits, tmp_path):
