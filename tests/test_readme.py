@@ -53,6 +53,25 @@ def test_the_table_is_that_of_the_reference_results(name):
     assert set(shown) == set(expected)  # nothing is left of a result that is gone
 
 
+LIMITS = {
+    "README.md": "after {patience} epochs without a better validation loss, or after {epochs} epochs ({augmented} with "
+    "augmentation), or, marked *, {minutes} minutes (VGG16: {vgg16})",
+    "README.ko.md": "검증 손실이 {patience}에포크 동안 나아지지 않거나 {epochs}에포크(증강하면 {augmented}에포크)를 "
+    "마치거나 {minutes}분(VGG16은 {vgg16}분)이 지나면",
+}
+
+
+@pytest.mark.parametrize("name", list(LIMITS))
+def test_the_limits_are_those_of_the_trainings(name):
+    said: dict[str, set[int]] = {}
+    for spec in (run.spec for run in runs.references()):
+        said.setdefault("patience", set()).add(spec.patience)
+        said.setdefault("augmented" if spec.augment else "epochs", set()).add(spec.epochs)
+        said.setdefault("vgg16" if spec.model == "vgg16" else "minutes", set()).add(spec.time_limit)
+    text = " ".join((ROOT / name).read_text(encoding="utf-8").split())
+    assert LIMITS[name].format(**{key: ", ".join(map(str, values)) for key, values in said.items()}) in text
+
+
 def test_both_languages_show_the_same_commands():
     blocks = {}
     for name in ("README.md", "README.ko.md"):
