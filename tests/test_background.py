@@ -70,6 +70,9 @@ def test_what_the_page_says_of_activation_functions():
 def test_what_the_pages_say_of_other_reference_trainings():
     (alexnet,) = background.committed("alexnet_valid")
     assert (alexnet.dead, len(alexnet.history)) == (True, 5)
+    (vgg19,) = background.committed("vgg19_l2_dropout")
+    assert (len(vgg19.history), vgg19.accuracy().value, vgg19.record["data"]["images"]["train"]) == (1, 0.1, 1_000)
+    assert abs(vgg19.record["metrics"]["clean"]["loss"] - np.log(10)) < 0.0002
     lenet = [run.accuracy() for run in background.committed("lenet5")]
     assert all(share.value < 0.9903 for share in lenet)
     assert sum(share.high >= 0.9903 for share in lenet) == 1
