@@ -76,9 +76,15 @@ def test_what_the_pages_say_of_other_reference_trainings():
     lenet = [run.accuracy() for run in background.committed("lenet5")]
     assert all(share.value < 0.9903 for share in lenet)
     assert sum(share.high >= 0.9903 for share in lenet) == 1
-    fc, whole, exp = (background.committed(f"transfer_rice_{kind}")[0].accuracy() for kind in ("fc", "all", "exp"))
-    assert fc.high < whole.low
-    assert exp.value < whole.value
+    gained = {}
+    for images in ("rice", "cifar10"):
+        found = [background.committed(f"transfer_{images}_{kind}") for kind in ("fc", "all", "exp")]
+        fc, whole, exp = (run.accuracy() for (run,) in found)
+        assert fc.high < whole.low
+        assert exp.value < whole.value
+        gained[images] = whole.value - fc.value
+    assert fc.high < 0.5  # of the photographs
+    assert gained["cifar10"] > 4 * gained["rice"]
     names = ("plain_19", "residual_19", "residual_55")
     last = {name: [run.history["loss"].iloc[-1] for run in background.committed(name)] for name in names}
     assert max(last["residual_19"]) < min(last["plain_19"])
