@@ -109,8 +109,9 @@ def _execute(chapter: str, parameters: dict[str, Any], target: Path) -> None:
     with files.replacing(target) as temporary:
         try:
             papermill.execute_notebook(
-                str(files.chapter(chapter)), str(temporary), parameters, kernel_name="python3", progress_bar=True
-            )
+                str(files.chapter(chapter)), str(temporary), parameters, kernel_name="python3", progress_bar=True,
+                extra_arguments=["--IPKernelApp.log_level=50"],  # not its warnings, which are of no use to a reader
+            )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             raise click.ClickException(f"{chapter}, cell {error.exec_count}: {error.ename}: {error.evalue}") from error
 

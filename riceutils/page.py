@@ -84,9 +84,14 @@ def _cell(value: Any) -> str:
     return html.escape(str(value))
 
 
+def _p(value: Any) -> Any:
+    return "< 1e-300" if isinstance(value, float | np.floating) and value == 0 else value  # too small for a float
+
+
 def _html(table: pd.DataFrame) -> str:
-    names = {column: table[column].map(code) for column in ("layer", "model") if column in table}
-    return table.assign(**names).map(_cell).to_html(index=False, border=0, escape=False, classes="rice-table")
+    written = {"layer": code, "model": code, "p": _p}
+    changed = {column: table[column].map(write) for column, write in written.items() if column in table}
+    return table.assign(**changed).map(_cell).to_html(index=False, border=0, escape=False, classes="rice-table")
 
 
 def table(content: pd.DataFrame) -> None:

@@ -56,10 +56,11 @@ def test_a_folder_is_no_file_to_write_to(tmp_path, arguments):
     assert "is a directory" in result.output
 
 
-def test_run_a_chapter_from_any_folder(tmp_path, monkeypatch):
+def test_run_a_chapter_from_any_folder(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     result = call("run", "03_cnn_light", "--profile", "smoke", "-p", "learning_rate", "2e-3", "--html", "page.html")
     assert result.exit_code == 0, result.output
+    assert "IPKernelApp" not in capfd.readouterr().err
     assert "minutes for 1 epochs" in result.output
     assert (tmp_path / "03_cnn_light.out.ipynb").exists()
     assert "learning_rate = 0.002" in (tmp_path / "03_cnn_light.out.ipynb").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 import re
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from riceutils import background, config, evaluation, ledger, lightest, page, runs, show, study
@@ -60,6 +61,12 @@ def test_the_published_tflops_stand_among_a_model_s_figures(run):
     text = shown(show.figures, "cnn_light", run)
     assert "TFLOPs of 7,500 images" in text
     assert "precision, " not in text  # of single classes: they have a table of their own
+
+
+def test_a_p_too_small_for_a_float_is_not_shown_as_zero():
+    text = shown(page.table, pd.DataFrame({"p": [0.0, 2.4e-68, 0.5, float("nan")], "share": 0.0}))
+    cells = re.findall(r"<td>(.*?)</td>", text)
+    assert cells == ["&lt; 1e-300", "0.0000", "2.4e-68", "0.0000", "0.5000", "0.0000", "", "0.0000"]
 
 
 def test_a_model_without_reference_result_says_so(run, monkeypatch, tmp_path):

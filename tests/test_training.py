@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from riceutils import activations, checkpoint, data, evaluation, files, runs, training
+from riceutils import activations, checkpoint, data, deadfilters, evaluation, files, runs, training
 
 
 @pytest.fixture(scope="module")
@@ -295,3 +295,9 @@ def test_what_the_page_says_of_vgg16():
     assert heavy.spec.weights == light.spec.weights
     for images in ("clean", "perturbed"):
         assert heavy.accuracy(images).high < light.accuracy(images).low
+    block5 = [f"block5_conv{number}" for number in (1, 2, 3)]
+    trunk = deadfilters.committed()["trunk"].set_index("layer").loc[block5, "never fire"]
+    filters = heavy.filters.set_index("layer").loc[block5]
+    assert trunk.astype(int).tolist() == [215, 73, 1]
+    assert (filters["fires"] == 0).groupby(level=0).sum().tolist() == [369, 305, 501]
+    assert filters.groupby(level=0).size().tolist() == [512] * 3
