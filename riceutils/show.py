@@ -289,9 +289,10 @@ def footer(chapter: str, used: Iterable[Run] = (), splits: Splits | None = None)
         )
     if rows:
         table(pd.DataFrame(rows).set_index("run").T.rename_axis("record").rename_axis(columns=None).reset_index())
-    for hashed in dict.fromkeys(run.record["code"] for run in used):
-        if hashed != runs.code_hash():
-            note("code_changed", then=hashed[:8], now=runs.code_hash()[:8], version=runs.TRAINING_VERSION)
+    today = runs.code_hash()[:8]
+    others = dict.fromkeys(code for run in used if (code := run.record["code"][:8]) != today)
+    if others:
+        note("code_changed", then=", ".join(others), now=today, version=runs.TRAINING_VERSION)
     if target := os.environ.get("RICEUTILS_RECORD"):
         small = {"chapter": chapter, "data": splits.fingerprint if splits else None}
         files.write_json(Path(target), small | {"runs": {run.name: run.record["metrics"] for run in used}})

@@ -69,6 +69,15 @@ def test_a_p_too_small_for_a_float_is_not_shown_as_zero():
     assert cells == ["&lt; 1e-300", "0.0000", "2.4e-68", "0.0000", "0.5000", "0.0000", "", "0.0000"]
 
 
+def test_runs_of_other_code_are_named_in_one_line(run, monkeypatch):
+    assert "other code" not in shown(show.footer, "03_cnn_light", [run])
+    monkeypatch.setattr(runs, "code_hash", lambda: "0" * 64)
+    text = shown(show.footer, "03_cnn_light", [run, *runs.references("final")])
+    assert text.count("other code") == 1
+    for code in {used.record["code"][:8] for used in (run, *runs.references("final"))}:
+        assert code in text.partition("other code")[2]
+
+
 def test_a_model_without_reference_result_says_so(run, monkeypatch, tmp_path):
     monkeypatch.setattr(runs, "REFERENCE", tmp_path)
     assert "no reference result for cnn_light yet" in shown(show.figures, "cnn_light", run)
