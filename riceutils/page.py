@@ -85,7 +85,8 @@ def _cell(value: Any) -> str:
 
 
 def _p(value: Any) -> Any:
-    return "< 1e-300" if isinstance(value, float | np.floating) and value == 0 else value  # too small for a float
+    small = isinstance(value, float | np.floating) and value < 1e-300  # hardly a float any more
+    return "< 1e-300" if small else value
 
 
 def _html(table: pd.DataFrame) -> str:

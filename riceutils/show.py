@@ -154,7 +154,7 @@ def against(run: Run, other: Run) -> None:
         table(pd.DataFrame(rows, columns=["setting", "clean accuracy", "perturbed accuracy", "epochs"]))
         first, second = (each.predictions["perturbed"] for each in pair)
         test = evaluation.mcnemar(first, second, pair[0].predictions["labels"])
-        p = f"= {test.p:.2g}" if test.p else "< 1e-300"  # too small for a float
+        p = f"= {test.p:.2g}" if test.p > 1e-300 else "< 1e-300"
         note("mcnemar", first=test.only_first, second=test.only_second, p=p)
 
 
@@ -240,7 +240,7 @@ def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
             test = evaluation.mcnemar(first.predictions["perturbed"], second.predictions["perturbed"], labels)
             next_best = "runner-up" if ranked.index(second) == ranked.index(first) + 1 else ""
             names = (code(first.spec.model), code(second.spec.model))
-            rows.append((*names, next_best, test.only_first, test.only_second, f"{test.p:.2g}"))
+            rows.append((*names, next_best, test.only_first, test.only_second, test.p))
     note("pairs" if rows else "no_pairs", label=phrases()[f"label_{label.replace(' ', '_')}"])
     if rows:
         table(pd.DataFrame(rows, columns=["first", "second", "rank", "only first right", "only second right", "p"]))
