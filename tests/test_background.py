@@ -89,6 +89,12 @@ def test_what_the_pages_say_of_other_reference_trainings():
     last = {name: [run.history["loss"].iloc[-1] for run in background.committed(name)] for name in names}
     assert max(last["residual_19"]) < min(last["plain_19"])
     assert min(last["residual_55"]) > max(last["residual_19"])
+    (deep,) = background.committed("plain_55")
+    assert len(deep.history) == 20
+    assert deep.history["loss"].iloc[-1] > 4 * max(last["plain_19"])
+    fitted = {name: np.mean([run.history["accuracy"].iloc[-1] for run in background.committed(name)]) for name in names}
+    assert 0.85 < fitted["plain_19"] < 0.9 < fitted["residual_55"]
+    assert 0.25 < deep.history["accuracy"].iloc[-1] < 0.3
     clean = {name: [run.accuracy().value for run in background.committed(name)] for name in names[:2]}
     assert np.mean(clean["residual_19"]) <= np.mean(clean["plain_19"])
 
