@@ -91,6 +91,7 @@ def test_what_the_pages_say_of_other_reference_trainings():
     assert min(last["residual_55"]) > max(last["residual_19"])
     (deep,) = background.committed("plain_55")
     assert len(deep.history) == 20
+    assert deep.history["loss"].tail(3).is_monotonic_decreasing
     assert deep.history["loss"].iloc[-1] > 4 * max(last["plain_19"])
     fitted = {name: np.mean([run.history["accuracy"].iloc[-1] for run in background.committed(name)]) for name in names}
     assert 0.85 < fitted["plain_19"] < 0.9 < fitted["residual_55"]
