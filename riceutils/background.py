@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from riceutils import data, files, models, runs, study, training
-from riceutils.config import BackgroundParameters, TransferParameters
+from riceutils.config import PretrainedParameters, ProtocolParameters, TransferParameters
 from riceutils.data import Splits
 from riceutils.runs import Run
 
@@ -24,7 +24,7 @@ def declared() -> dict[str, dict[str, Any]]:
     return {name: content["defaults"] | entry for name, entry in content["trainings"].items()}
 
 
-def run(model: str, parameters: BackgroundParameters, splits: Splits, **options: Any) -> Run:
+def run(model: str, parameters: ProtocolParameters, splits: Splits, **options: Any) -> Run:
     """Train ``model`` on ``splits``, or load its run. ``options`` are those of the architecture."""
     return training.train_or_load(study.spec(model, parameters, splits, **options), splits)
 
@@ -43,11 +43,12 @@ def reference(name: str, source: str | None = None) -> list[Run]:
     """
     entry = declared()[name]
     splits = data.load(source or entry["data"], entry["image_size"], entry["images_per_class"])
-    fields = {field: value for field, value in entry.items() if field in TransferParameters.model_fields}
+    kind = PretrainedParameters if "preprocessing" in entry else TransferParameters
+    fields = {field: value for field, value in entry.items() if field in kind.model_fields}
     made = []
     for seed in entry["seeds"]:
         values: dict[str, Any] = {"weights": "none", "time_limit": 0} | fields | {"seed": seed}
-        parameters = TransferParameters.model_construct(**values)
+        parameters = kind.model_construct(**values)
         finished = run(entry["model"], parameters, splits, **entry.get("options", {}))
         target = runs.commit(finished, RESULTS / f"{name}-seed{seed}")
         (target / "predictions.npz").unlink()  # of ten thousand images: heavier than all the rest
@@ -96,3 +97,21 @@ def accuracy(found: Sequence[Run]) -> str:
         return str(found[0].accuracy())
     values = [run.accuracy().value for run in found]
     return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})" if found else ""
+
+
+def silenced(names: Sequence[str], block: str) -> pd.DataFrame:
+    """What committed trainings of a pretrained network did to a block's filters; a row per name that has any.
+
+    Columns: training, preprocessing, learning rate, seeds, accuracy (:func:`accuracy`), and for each convolution of
+    ``block`` (its name's beginning) how many filters never fire on any test image: the mean over the seeds.
+    """
+    rows = []
+    for name in names:
+        if kept := committed(name):
+            spec = kept[0].spec
+            row = {"training": name, "preprocessing": spec.preprocessing, "learning rate": spec.learning_rate}
+            filters = pd.concat(run.filters for run in kept)
+            filters = filters[filters["layer"].str.startswith(block)]
+            never = (filters["fires"] == 0).groupby(filters["layer"]).sum() / len(kept)
+            rows.append(row | {"seeds": len(kept), "accuracy": accuracy(kept)} | never.to_dict())
+    return pd.DataFrame(rows)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from riceutils import background, models, runs, study, subjects, training
-from riceutils.config import BackgroundParameters, TrainingParameters
+from riceutils import background, config, models, runs, study, subjects, training
+from riceutils.config import BackgroundParameters, PretrainedParameters, TrainingParameters
 from riceutils.runs import Spec
 
 
@@ -16,7 +16,7 @@ def parameters(**changes):
 def test_every_declared_training_names_an_architecture_and_its_options():
     for name, entry in background.declared().items():
         assert entry["model"] in models.names(), name
-        assert set(entry) <= {"model", "data", "options", "seeds", *BackgroundParameters.model_fields, "weights"}, name
+        assert set(entry) <= {"model", "data", "options", "seeds", *PretrainedParameters.model_fields}, name
 
 
 def test_a_reference_training_is_committed_without_its_predictions(tmp_path, monkeypatch):
@@ -98,6 +98,26 @@ def test_what_the_pages_say_of_other_reference_trainings():
     assert 0.25 < deep.history["accuracy"].iloc[-1] < 0.3
     clean = {name: [run.accuracy().value for run in background.committed(name)] for name in names[:2]}
     assert np.mean(clean["residual_19"]) <= np.mean(clean["plain_19"])
+
+
+def test_what_the_page_says_of_what_shut_vgg16_down():
+    names = ["vgg16_default", "vgg16_slower", "vgg16_rgb", "vgg16_rgb_slower"]
+    found = {name: background.committed(name) for name in names}
+    assert [run.dead for run in found["vgg16_default"]] == [False, True, False]
+    assert [run.accuracy().value for run in found["vgg16_default"]] == [0.726, 0.2, 0.91]
+    assert all(run.accuracy().value > 0.92 and not run.dead for name in names[1:] for run in found[name])
+    for runs_of in found.values():
+        assert [(len(run.history), run.record["data"]["images"]["test"]) for run in runs_of] == [(6, 500)] * 3
+        assert {run.record["data"]["images"]["train"] for run in runs_of} == {1_000}
+    table = background.silenced([*names, "never"], "block5").set_index("training")
+    assert table["preprocessing"].tolist() == ["caffe", "caffe", "rgb", "rgb"]
+    assert table["learning rate"].tolist() == [1e-3, 1e-4, 1e-3, 1e-4]
+    last = table["block5_conv3"]
+    assert last["vgg16_default"] > 500 > 200 > last["vgg16_rgb"]
+    assert last[["vgg16_slower", "vgg16_rgb_slower"]].max() < 80
+    assert config.VGG16Parameters().learning_rate == 1e-4
+    for profile in ("reference", "paper"):
+        assert config.chapter_parameters(profile, "06_vgg16")["learning_rate"] == 1e-3
 
 
 def test_copies_multiply_the_training_images_and_the_seed_does_not_draw_them():
