@@ -84,13 +84,13 @@ def _cell(value: Any) -> str:
     return html.escape(str(value))
 
 
-def _p(value: Any) -> Any:
-    small = isinstance(value, float | np.floating) and value < 1e-300  # hardly a float any more
-    return "< 1e-300" if small else value
+def bounded(p: Any) -> Any:
+    """A p-value as it is, or "< 1e-300" where it is hardly a float any more; anything else is left alone."""
+    return "< 1e-300" if isinstance(p, float | np.floating) and p < 1e-300 else p
 
 
 def _html(table: pd.DataFrame) -> str:
-    written = {"layer": code, "model": code, "p": _p}
+    written = {"layer": code, "model": code, "p": bounded}
     changed = {column: table[column].map(write) for column, write in written.items() if column in table}
     return table.assign(**changed).map(_cell).to_html(index=False, border=0, escape=False, classes="rice-table")
 

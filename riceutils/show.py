@@ -12,7 +12,7 @@ import pandas as pd
 
 from riceutils import comparison, config, evaluation, files, ledger, runs, study
 from riceutils.data import Splits
-from riceutils.page import Markup, chart, code, note, phrases, spans, table
+from riceutils.page import Markup, bounded, chart, code, note, phrases, spans, table
 from riceutils.page import discarded as discarded
 from riceutils.page import folded as folded  # for chapters, which find all displays here
 from riceutils.page import source as source
@@ -154,7 +154,8 @@ def against(run: Run, other: Run) -> None:
         table(pd.DataFrame(rows, columns=["setting", "clean accuracy", "perturbed accuracy", "epochs"]))
         first, second = (each.predictions["perturbed"] for each in pair)
         test = evaluation.mcnemar(first, second, pair[0].predictions["labels"])
-        p = f"= {test.p:.2g}" if test.p > 1e-300 else "< 1e-300"
+        p = bounded(test.p)
+        p = p if isinstance(p, str) else f"= {p:.2g}"
         note("mcnemar", first=test.only_first, second=test.only_second, p=p)
 
 
