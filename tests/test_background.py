@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from riceutils import background, config, models, runs, study, subjects, training
+from riceutils import background, config, errata, models, runs, study, subjects, training
 from riceutils.config import BackgroundParameters, PretrainedParameters, TrainingParameters
 from riceutils.runs import Spec
 
@@ -70,6 +70,13 @@ def test_what_the_page_says_of_activation_functions():
 def test_what_the_pages_say_of_other_reference_trainings():
     (alexnet,) = background.committed("alexnet_valid")
     assert (alexnet.dead, len(alexnet.history)) == (True, 5)
+    (slower,) = background.committed("alexnet_valid_slower")
+    assert (round(slower.accuracy().value, 3), len(slower.history)) == (0.491, 10)
+    assert slower.history["val_loss"].idxmin() == slower.history.index[-1]
+    printed = errata.published("classics").loc["alexnet_valid", "published_result"]  # test accuracy 0.2220 after …
+    assert slower.accuracy().low > 2 * float(printed.split()[2])
+    same = slower.spec.model_copy(update={"learning_rate": alexnet.spec.learning_rate})
+    assert same == alexnet.spec
     (vgg19,) = background.committed("vgg19_l2_dropout")
     assert (len(vgg19.history), vgg19.accuracy().value, vgg19.record["data"]["images"]["train"]) == (1, 0.1, 1_000)
     assert abs(vgg19.record["metrics"]["clean"]["loss"] - np.log(10)) < 0.0002
