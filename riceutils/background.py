@@ -102,16 +102,15 @@ def accuracy(found: Sequence[Run]) -> str:
 def silenced(names: Sequence[str], block: str) -> pd.DataFrame:
     """What committed trainings of a pretrained network did to a block's filters; a row per name that has any.
 
-    Columns: training, preprocessing, learning rate, seeds, accuracy (:func:`accuracy`), and for each convolution of
-    ``block`` (its name's beginning) how many filters never fire on any test image: the mean over the seeds.
+    Columns: preprocessing, learning rate, accuracy (:func:`accuracy`), and for each convolution of ``block`` (named
+    without it) how many filters never fire on any test image: the mean over the seeds, to one place.
     """
     rows = []
     for name in names:
         if kept := committed(name):
-            spec = kept[0].spec
-            row = {"training": name, "preprocessing": spec.preprocessing, "learning rate": spec.learning_rate}
-            filters = pd.concat(run.filters for run in kept)
-            filters = filters[filters["layer"].str.startswith(block)]
-            never = (filters["fires"] == 0).groupby(filters["layer"]).sum() / len(kept)
-            rows.append(row | {"seeds": len(kept), "accuracy": accuracy(kept)} | never.to_dict())
+            row = {"preprocessing": kept[0].spec.preprocessing, "learning rate": kept[0].spec.learning_rate}
+            filters = pd.concat((run.filters for run in kept), ignore_index=True)
+            layers = filters.loc[filters["layer"].str.startswith(f"{block}_"), "layer"].str.removeprefix(f"{block}_")
+            never = (filters["fires"] == 0).groupby(layers).sum() / len(kept)
+            rows.append(row | {"accuracy": accuracy(kept)} | {name: f"{count:.1f}" for name, count in never.items()})
     return pd.DataFrame(rows)
