@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from riceutils import files
+from riceutils import config, files
 from riceutils.evaluation import Interval
 
 if TYPE_CHECKING:
@@ -197,9 +197,11 @@ def references(model: str | None = None) -> list[Run]:
 
 
 def counted(model: str | None = None, augmented: bool = False) -> list[Run]:
-    """The reference runs that count, by model and seed: neither stale nor dead, pixels as their weights expect."""
+    """The reference runs that count, of one model or of the Study's, by model and seed: neither stale nor dead, pixels
+    as their weights expect."""
     usable = [run for run in references(model) if not (run.stale or run.dead or run.spec.unexpected_pixels)]
-    return [run for run in usable if run.spec.augment == augmented]
+    wanted = config.STUDY if model is None else (model,)
+    return [run for run in usable if run.spec.augment == augmented and run.spec.model in wanted]
 
 
 def reference(model: str) -> Run | None:

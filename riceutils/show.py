@@ -168,7 +168,8 @@ def generalisations(built: Mapping[str, Run]) -> None:
 
     Reference results that were not measured so are named.
     """
-    committed = {run.folder.name: run for run in runs.references() if not run.stale}
+    study_models = (run for run in runs.references() if run.spec.model in config.STUDY)
+    committed = {run.folder.name: run for run in study_models if not run.stale}
     compared("all", comparison.generalisations, {"all": built}, {"all": committed})
     if absent := [name for name, run in committed.items() if run.generalisation is None]:
         note("no_generalisation", models=", ".join(absent))

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def rows():
     """The lines of the README's table of figures, as the reference results have them."""
     for run in runs.references():
-        published = ledger.published().set_index("model").loc[run.spec.model, "test_accuracy"] or "–"
+        published = ledger.published().set_index("model")["test_accuracy"].get(run.spec.model) or "–"
         figures = ledger.measured(run)
         accuracies = [ledger.written(figures[f"{which} accuracy"], "") for which in ("clean", "perturbed")]
         spec = run.spec
@@ -55,9 +55,9 @@ def test_the_table_is_that_of_the_reference_results(name):
 
 LIMITS = {
     "README.md": "after {patience} epochs without a better validation loss, or after {epochs} epochs ({augmented} with "
-    "augmentation), or, marked *, {minutes} minutes (VGG16: {vgg16})",
+    "augmentation), or, marked *, {minutes} minutes (VGG16: {vgg16}, the MobileNets: {mobilenet})",
     "README.ko.md": "검증 손실이 {patience}에포크 동안 나아지지 않거나 {epochs}에포크(증강하면 {augmented}에포크)를 "
-    "마치거나 {minutes}분(VGG16은 {vgg16}분)이 지나면",
+    "마치거나 {minutes}분(VGG16은 {vgg16}분, MobileNet은 {mobilenet}분)이 지나면",
 }
 
 
@@ -67,7 +67,8 @@ def test_the_limits_are_those_of_the_trainings(name):
     for spec in (run.spec for run in runs.references()):
         said.setdefault("patience", set()).add(spec.patience)
         said.setdefault("augmented" if spec.augment else "epochs", set()).add(spec.epochs)
-        said.setdefault("vgg16" if spec.model == "vgg16" else "minutes", set()).add(spec.time_limit)
+        family = spec.model.partition("_")[0].removesuffix("v3")
+        said.setdefault(family if family in ("vgg16", "mobilenet") else "minutes", set()).add(spec.time_limit)
     text = " ".join((ROOT / name).read_text(encoding="utf-8").split())
     assert LIMITS[name].format(**{key: ", ".join(map(str, values)) for key, values in said.items()}) in text
 
