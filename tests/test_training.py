@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from riceutils import activations, checkpoint, data, deadfilters, evaluation, files, runs, training
+from riceutils import activations, checkpoint, config, data, deadfilters, evaluation, files, runs, training
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +283,26 @@ def test_no_warning_of_many_models_being_one_traced_again(caplog):
     logging.getLogger("tensorflow").warning("anything else")
     logging.getLogger("tensorflow").removeHandler(caplog.handler)
     assert {record.getMessage() for record in caplog.records} == {"anything else"}
+
+
+def test_what_the_page_says_of_the_mobilenets():
+    small, large, custom = (runs.reference(name) for name in ("mobilenet_small", "mobilenetv3_small", "vgg_custom"))
+    assert [run.accuracy().value for run in (small, large)] == [custom.accuracy().value] * 2
+    assert custom.accuracy().value == max(run.accuracy().value for run in runs.counted())
+    assert custom.record["parameters"] / small.record["parameters"] == pytest.approx(12, abs=0.5)
+    assert custom.record["flops"] > 50 * small.record["flops"]
+    assert round(large.record["parameters"] / small.record["parameters"]) == 78
+    final = [run.accuracy("perturbed").value for run in runs.counted("final")]
+    perturbed = [run.accuracy("perturbed").value for run in (small, large, custom)]
+    assert min(final) < perturbed[0] < max(final)
+    told = [round(value, 3) for value in (*perturbed, min(final), max(final))]
+    assert told == [0.92, 0.814, 0.963, 0.902, 0.943]
+    assert (large.record["stopped"], large.record["best_epoch"], len(large.history)) == ("time limit", 19, 22)
+    for run in (small, large):
+        later = run.history.iloc[4:]
+        assert later["val_accuracy"].min() < 0.87
+        assert later["accuracy"].min() > 0.98
+    assert {run.spec.model for run in runs.counted()} <= set(config.STUDY)  # verdicts are on the Study's models
 
 
 def test_what_the_page_says_of_vgg16():
