@@ -301,7 +301,7 @@ def test_what_the_page_says_of_the_mobilenets():
     for run in (small, large):
         later = run.history.iloc[4:]
         assert later["val_accuracy"].min() < 0.87
-        assert later["accuracy"].min() > 0.98
+        assert later["accuracy"].min() > 0.97
     assert {run.spec.model for run in runs.counted()} <= set(config.STUDY)  # verdicts are on the Study's models
 
 
