@@ -121,7 +121,9 @@ def test_what_the_page_says_of_what_shut_vgg16_down():
     assert table["preprocessing"].tolist() == ["caffe", "caffe", "rgb", "rgb"]
     assert table["learning rate"].tolist() == [1e-3, 1e-4, 1e-3, 1e-4]
     last = table["conv3"].astype(float).set_axis(names)
-    assert last["vgg16_default"] > 500 > 200 > last["vgg16_rgb"]
+    assert last["vgg16_default"] > 500
+    assert last["vgg16_rgb"] > 2 * last[["vgg16_slower", "vgg16_rgb_slower"]].max()  # "silences more filters"
+    assert last.drop("vgg16_default").max() < 512 / 2  # "most of the last convolution goes on firing"
     assert last[["vgg16_slower", "vgg16_rgb_slower"]].max() < 80
     assert config.VGG16Parameters().learning_rate == 1e-4
     for profile in ("reference", "paper"):
