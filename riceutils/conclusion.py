@@ -92,7 +92,8 @@ def used() -> pd.DataFrame:
     """The reference results that the verdicts rest on: how each was trained, on how many images, why it ended."""
     rows = [
         {"model": run.spec.model, "seed": run.spec.seed, "augmentation": "yes" if run.spec.augment else "no"}
-        | {"weights": run.spec.weights or "", "learning rate": run.spec.learning_rate, **run.record["data"]["images"]}
+        | {"weights": run.spec.weights or "", "initializer": run.spec.initializer}
+        | {"learning rate": run.spec.learning_rate, **run.record["data"]["images"]}
         | {"best epoch": run.record["best_epoch"], "stopped": run.record["stopped"]}
         for run in (*runs.counted(), *runs.counted(augmented=True))
     ]

@@ -16,9 +16,8 @@ import pandas as pd
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
-from riceutils import files
-from riceutils.config import TrainingParameters
-from riceutils.runs import Run
+from riceutils import config, files, runs
+from riceutils.runs import Run, Spec
 
 LANGUAGES = ("ko", "en")
 ROWS = 60  # of a table behind a figure; the CSV beside it has them all
@@ -49,11 +48,35 @@ def note(phrase: str | Mapping[str, str], **values: Any) -> None:
     display(HTML(f'<div class="rice-note">{spans(phrase, "p", **values)}</div>'))
 
 
-def discarded(run: Run, parameters: TrainingParameters) -> None:
+def discarded(run: Run, parameters: config.TrainingParameters) -> None:
     """Say which seeds were tried before that of ``run``, and discarded because their trainings turned out dead."""
     tried = ", ".join(map(str, range(parameters.seed, run.spec.seed)))
     if tried:
         note("discarded", model=run.spec.model, seeds=tried, seed=run.spec.seed)
+
+
+def uncounted() -> None:
+    """Say which models have no reference result, which only such as do not count, and which only adapted ones."""
+    uncounted = [model for model in config.STUDY if not runs.counted(model)]
+    absent = [model for model in uncounted if runs.reference(model) is None]
+    for said, models in (("no_reference", absent), ("uncounted", [m for m in uncounted if m not in absent])):
+        if models:
+            note(said, model=", ".join(models))
+    for run in runs.counted():
+        if run.spec.adapted:
+            adapted(run.spec)
+
+
+def adapted(spec: Spec) -> None:
+    """Say that the reference results of a model rest on other settings than the published ones, and on which."""
+    note("adapted", model=spec.model, initializer=spec.initializer, rate=f"{spec.learning_rate:g}")
+
+
+def missing(built: Mapping[str, Run]) -> None:
+    """Say which chapters' models have no run with these parameters."""
+    absent = [model for model in config.STUDY if model not in built]
+    if absent:
+        note("missing_run", models=", ".join(absent))
 
 
 class Markup(str):

@@ -89,6 +89,12 @@ class Spec(BaseModel):
         """Whether pretrained weights are fed RGB/255, as the Study did, not the pixels that they were trained on."""
         return self.weights is not None and self.preprocessing == "rgb"
 
+    @property
+    def adapted(self) -> bool:
+        """Whether the initialiser or the learning rate is not the published one, Keras's default."""
+        published = config.TrainingParameters.model_fields
+        return any(getattr(self, name) != published[name].default for name in ("initializer", "learning_rate"))
+
 
 @dataclass(frozen=True)
 class Run:
@@ -198,17 +204,20 @@ def references(model: str | None = None) -> list[Run]:
 
 def counted(model: str | None = None, augmented: bool = False) -> list[Run]:
     """The reference runs that count, of one model or of the Study's, by model and seed: neither stale nor dead, pixels
-    as their weights expect."""
+    as their weights expect; adapted ones only of a model that no training as published has brought to life."""
     usable = [run for run in references(model) if not (run.stale or run.dead or run.spec.unexpected_pixels)]
     wanted = config.STUDY if model is None else (model,)
-    return [run for run in usable if run.spec.augment == augmented and run.spec.model in wanted]
+    usable = [run for run in usable if run.spec.augment == augmented and run.spec.model in wanted]
+    alive = {run.spec.model for run in usable if not run.spec.adapted}
+    return [run for run in usable if not (run.spec.adapted and run.spec.model in alive)]
 
 
 def reference(model: str) -> Run | None:
-    """The reference run that stands for ``model`` where one is shown: the lowest seed that is alive, else the lowest,
-    without augmentation, and with the pixels that its pretrained weights expect."""
+    """The reference run that stands for ``model`` where one is shown: the lowest seed that is alive, trained as
+    published or else adapted; the lowest where none is. Without augmentation, and with the pixels that its pretrained
+    weights expect."""
     usable = (run for run in references(model) if run.spec.standard)
-    return min(usable, key=lambda run: (run.dead, run.spec.seed), default=None)
+    return min(usable, key=lambda run: (run.dead, run.spec.adapted, run.spec.seed), default=None)
 
 
 def commit(run: Run, target: Path | None = None) -> Path:
@@ -221,7 +230,7 @@ def commit(run: Run, target: Path | None = None) -> Path:
     spec = run.spec
     if target is None and (spec.slim or spec.copies or spec.options):
         raise ValueError(f"{run.name} is not {spec.model} as the registry builds it; only that is a reference result.")
-    variant = "-augmented" * spec.augment + "-rgb" * spec.unexpected_pixels
+    variant = "-augmented" * spec.augment + "-adapted" * spec.adapted + "-rgb" * spec.unexpected_pixels
     named, target = target, target or REFERENCE / f"{spec.model}{variant}-seed{spec.seed}"
     if run.folder == target:
         return target

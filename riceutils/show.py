@@ -12,10 +12,12 @@ import pandas as pd
 
 from riceutils import comparison, config, evaluation, files, ledger, runs, study
 from riceutils.data import Splits
-from riceutils.page import Markup, bounded, chart, code, note, phrases, spans, table
-from riceutils.page import discarded as discarded
-from riceutils.page import folded as folded  # for chapters, which find all displays here
+from riceutils.page import Markup, adapted, bounded, chart, code, note, phrases, spans, table
+from riceutils.page import discarded as discarded  # for chapters, which find all displays here
+from riceutils.page import folded as folded
+from riceutils.page import missing as missing
 from riceutils.page import source as source
+from riceutils.page import uncounted as uncounted
 from riceutils.runs import Run, Spec
 
 PROTOCOL = {
@@ -72,9 +74,13 @@ def figures(model: str, run: Run) -> None:
         note("stale", old=reference.record["training_version"], new=runs.TRAINING_VERSION)
     elif reference.record["stopped"] in ("time limit", "epoch limit"):
         note(f"stopped_{reference.record['stopped'].split()[0]}", model=model, epochs=len(reference.history))
-    for trained in filter(None, (reference, run)):
+    for trained in (*runs.references(model), run):
         if trained.dead:
-            note("dead", seed=trained.spec.seed, share=f"{trained.record['gradient_share']:.1e}")
+            share, rate = f"{trained.record['gradient_share']:.1e}", f"{trained.spec.learning_rate:g}"
+            settings = {"seed": trained.spec.seed, "initializer": trained.spec.initializer, "rate": rate}
+            note("dead", **settings, epochs=len(trained.history), share=share)
+    if reference is not None and reference.spec.adapted:
+        adapted(reference.spec)
     if run.spec.weights:
         note("pretrained", source=run.spec.weights, preprocessing=run.spec.preprocessing)
     content = ledger.ledger({model: run})
@@ -246,22 +252,6 @@ def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
     note("pairs" if rows else "no_pairs", label=phrases()[f"label_{label.replace(' ', '_')}"])
     if rows:
         table(pd.DataFrame(rows, columns=["first", "second", "rank", "only first right", "only second right", "p"]))
-
-
-def uncounted() -> None:
-    """Say which models have no reference result, and which have only such as do not count: dead or stale ones."""
-    uncounted = [model for model in config.STUDY if not runs.counted(model)]
-    absent = [model for model in uncounted if runs.reference(model) is None]
-    for said, models in (("no_reference", absent), ("uncounted", [m for m in uncounted if m not in absent])):
-        if models:
-            note(said, model=", ".join(models))
-
-
-def missing(built: Mapping[str, Run]) -> None:
-    """Say which chapters' models have no run with these parameters."""
-    absent = [model for model in config.STUDY if model not in built]
-    if absent:
-        note("missing_run", models=", ".join(absent))
 
 
 def footer(chapter: str, used: Iterable[Run] = (), splits: Splits | None = None) -> None:

@@ -17,9 +17,10 @@ def rows():
         figures = ledger.measured(run)
         accuracies = [ledger.written(figures[f"{which} accuracy"], "") for which in ("clean", "perturbed")]
         spec = run.spec
-        variant = ", augmented" * spec.augment + ", RGB/255" * spec.unexpected_pixels
+        variant = ", augmented" * spec.augment + ", adapted" * spec.adapted + ", RGB/255" * spec.unexpected_pixels
         label = f"`{spec.model}`{variant}" + (f", seed {spec.seed}" if spec.seed else "")
         epochs = f"{run.record['best_epoch']} / {len(run.history)}" + "*" * (run.record["stopped"] == "time limit")
+        epochs = f"dead / {len(run.history)}" if run.dead else epochs
         yield (
             f"| {label} | {run.record['parameters']:,} | {run.record['flops'] / 1e6:,.1f} "
             f"| {accuracies[0]} | {accuracies[1]} | {published} | {epochs} |"

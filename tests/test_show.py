@@ -1,12 +1,13 @@
 """What a chapter displays: what is missing or stale is said, variants stand side by side."""
 
 import re
+import shutil
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from riceutils import background, config, evaluation, ledger, lightest, page, runs, show, study
+from riceutils import background, config, evaluation, files, ledger, lightest, page, runs, show, study
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,22 @@ def test_a_dead_reference_run_carries_no_verdict_and_no_pair(monkeypatch):
     said = shown(show.uncounted)
     assert "final: there are reference results, but dead ones" in said
     assert "no reference result for final" not in said
+
+
+def test_a_dead_reference_and_the_adapted_one_that_counts_are_told(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "REFERENCE", tmp_path)
+    runs.commit(run)
+    record = run.record | {"stopped": "dead", "gradient_share": 2e-5}
+    files.write_json(tmp_path / "cnn_light-seed0" / "record.json", record)
+    assert "departs from them" not in shown(show.figures, "cnn_light", run)
+    shutil.copytree(run.folder, tmp_path / "cnn_light-adapted-seed0")
+    spec = run.record["spec"] | {"initializer": "he_normal", "learning_rate": 3e-4}
+    files.write_json(tmp_path / "cnn_light-adapted-seed0" / "record.json", run.record | {"spec": spec})
+    text = shown(show.figures, "cnn_light", run)
+    assert "seed 0, initialiser glorot_uniform and learning rate 0.001 was given up as dead after 1 epochs" in text
+    assert "only 2.0e-05 of their gradient" in text
+    for said in (text, shown(show.uncounted)):
+        assert "departs from them: initialiser he_normal, learning rate 0.0003" in said
 
 
 def test_several_seeds_of_a_reference_result_are_listed(run):

@@ -253,6 +253,18 @@ def test_a_committed_result_of_other_parameters_is_not_written_over(splits, monk
         runs.commit(other)
 
 
+def test_adapted_results_count_only_where_nothing_published_is_alive(splits, monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "REFERENCE", tmp_path)
+    rates = {"published": 1e-3, "slower": 1e-4}
+    made = {name: train(spec_of(splits, epochs=1, learning_rate=rate), splits) for name, rate in rates.items()}
+    published, slower = (runs.Run(runs.commit(run)) for run in made.values())
+    assert [run.folder.name for run in (published, slower)] == ["cnn_light-seed0", "cnn_light-adapted-seed0"]
+    assert [run.spec.adapted for run in (published, slower)] == [False, True]
+    assert [run.name for run in runs.counted("cnn_light")] == [published.name] == [runs.reference("cnn_light").name]
+    monkeypatch.setattr(runs.Run, "dead", property(lambda run: run.name == published.name))
+    assert [run.name for run in runs.counted("cnn_light")] == [slower.name] == [runs.reference("cnn_light").name]
+
+
 @pytest.mark.parametrize("shipped", [True, False])
 def test_where_weights_were_not_shipped_the_cached_run_stands_in(splits, monkeypatch, tmp_path, shipped):
     monkeypatch.setattr(runs, "REFERENCE", tmp_path)
