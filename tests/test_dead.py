@@ -265,6 +265,23 @@ def test_what_the_pages_say_of_googlenet_light_at_224_pixels():
         assert run.accuracy().value > 0.9
 
 
+def test_what_the_pages_say_of_googlenet_at_224_pixels():
+    (dead_run,) = [run for run in runs.references("googlenet") if not run.spec.adapted]
+    spec, images = dead_run.spec, dead_run.record["data"]["images"]
+    assert (spec.image_size, spec.initializer, spec.learning_rate) == (224, "glorot_uniform", 1e-3)
+    assert (spec.seed, images["train"], images["test"]) == (0, 7_500, 3_000)
+    assert (dead_run.dead, len(dead_run.history)) == (True, 5)
+    assert dead_run.history["val_loss"].to_numpy() == pytest.approx(np.log(5), rel=1e-3)
+    filters = dead_run.filters
+    module = {name: filters[filters["layer"].str.startswith(f"inception_{name}")] for name in ("5a", "5b")}
+    assert [len(rows) for rows in module.values()] == [1024, 1264]
+    assert (module["5a"]["fires"] == 0).all()
+    outputs = module["5b"][~module["5b"]["layer"].str.endswith("_reduce")]
+    assert (len(outputs), (outputs["fires"] > 0).sum()) == (1024, 19)
+    assert set(module["5b"].loc[module["5b"]["layer"].str.endswith("_reduce"), "fires"]) == {0}
+    assert set(outputs["fires"]) == {0, 1}  # on every image or on none: a constant
+
+
 def test_guessing_costs_ln_c():
     table = dead.guessing({"GoogLeNet": dead.PUBLISHED})
     assert table["ln C"].item() == pytest.approx(table["loss"].item(), rel=gradients.TOLERANCE)
