@@ -137,7 +137,7 @@ def predict(model: str, images: Sequence[Path]) -> None:
 @click.option("--profile", help="Also the values of the runs that a build with this profile left in the cache.")
 def ledger(profile: str | None) -> None:
     """Every published figure beside the reference result, with a verdict."""
-    from riceutils import study
+    from riceutils import runs, study
     from riceutils.ledger import ledger as rows
 
     if profile:
@@ -147,6 +147,10 @@ def ledger(profile: str | None) -> None:
         table = rows().drop(columns="this build")
     click.echo(table.to_string(index=False))
     click.echo("\n" + table["verdict"].value_counts().to_string())
+    for spec in (run.spec for run in runs.counted() if run.spec.adapted):
+        click.echo(
+            f"\n{spec.model}: initialiser {spec.initializer}, learning rate {spec.learning_rate:g}, not as published."
+        )
 
 
 @main.group()

@@ -1,5 +1,6 @@
 """The command line, as a user calls it."""
 
+import re
 import subprocess
 import sys
 
@@ -110,7 +111,10 @@ def test_ledger_lists_every_published_figure():
     assert set(models.columns) - set(columns) == {"model", "chapter_ko"}
     assert len(table) == int((models[columns] != "").sum().sum()) + 3 * len(classes)
     assert set(table["verdict"]) <= set(ledger.VERDICTS)
-    assert "this build" not in call("ledger").output
+    output = call("ledger").output
+    assert "this build" not in output
+    adapted = {run.spec.model for run in runs.counted() if run.spec.adapted}
+    assert set(re.findall(r"^(\w+): initialiser .* not as published\.$", output, re.MULTILINE)) == adapted
     printed = call("ledger", "--profile", "smoke")
     assert printed.exit_code == 0, printed.output
     assert "this build" in printed.output
