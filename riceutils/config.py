@@ -32,9 +32,7 @@ Initializer = Annotated[
     Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal"],
     Field(description="of the kernels, by its name in Keras"),
 ]
-Weights = Annotated[
-    str, Field(min_length=1, description="of the pretrained network: imagenet, hed, none, a file, or auto")
-]
+Weights = Annotated[str, Field(min_length=1, description="pretrained: imagenet, hed, none, a file, or auto")]
 Slimmable = Literal["cnn", "cnn_light", "googlenet_light", "vgg_custom", "final"]
 
 
