@@ -280,6 +280,9 @@ def test_what_the_pages_say_of_googlenet_at_224_pixels():
     assert (len(outputs), (outputs["fires"] > 0).sum()) == (1024, 19)
     assert set(module["5b"].loc[module["5b"]["layer"].str.endswith("_reduce"), "fires"]) == {0}
     assert set(outputs["fires"]) == {0, 1}  # on every image or on none: a constant
+    (adapted,) = runs.counted("googlenet")
+    assert (adapted.spec.initializer, adapted.spec.learning_rate) == ("he_normal", 3e-4)
+    assert adapted.spec.data == spec.data
 
 
 def test_guessing_costs_ln_c():

@@ -174,6 +174,13 @@ def test_what_the_page_says_of_vgg_custom():
     assert lost(own)[["brightness", "colour cast", "blur", "noise"]].min() > 0.4
 
 
+def test_what_the_page_says_of_googlenet_light_beside_googlenet():
+    (heavy,), light = runs.counted("googlenet"), runs.counted("googlenet_light")
+    assert heavy.spec.adapted
+    assert round(heavy.accuracy("perturbed").value, 3) == 0.934
+    assert [round(run.accuracy("perturbed").value, 3) for run in light] == [0.762, 0.667, 0.954]
+
+
 def test_what_the_page_says_of_cnn_light_with_augmentation():
     def under(run):
         table = run.generalisation
