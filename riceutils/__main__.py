@@ -66,11 +66,23 @@ def run(
     _execute(chapter, parameters.model_dump(), target)
     click.echo(f"Notebook: {target}")
     if html:
-        from nbconvert import HTMLExporter
-
-        page, _ = HTMLExporter(embed_images=True).from_filename(str(target))
-        files.write_text(html, page)
+        files.write_text(html, _page(target))
         click.echo(f"Page: {html}")
+
+
+def _page(target: Path) -> str:
+    """The executed notebook as one HTML page, without what its tags hide in the book, nor what TensorFlow says."""
+    import nbformat
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    notebook = nbformat.read(target, as_version=4)
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    hidden = {"enabled": True, "remove_cell_tags": ["remove-cell"], "remove_input_tags": ["remove-input"]}
+    exporter = HTMLExporter(embed_images=True, config=Config(TagRemovePreprocessor=hidden))
+    return exporter.from_notebook_node(notebook)[0]
 
 
 def _listing(chapter: str) -> str:

@@ -65,7 +65,10 @@ def test_run_a_chapter_from_any_folder(tmp_path, monkeypatch, capfd):
     assert "minutes for 1 epochs" in result.output
     assert (tmp_path / "03_cnn_light.out.ipynb").exists()
     assert "learning_rate = 0.002" in (tmp_path / "03_cnn_light.out.ipynb").read_text(encoding="utf-8")
-    assert "CNN Light" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "CNN Light" in page
+    assert "google.colab" not in page  # the tags hide it
+    assert "WARNING" not in page
     again = call("run", "03_cnn_light", "--profile", "smoke", "-p", "learning_rate", "2e-3")
     assert "in the cache" in again.output
 
