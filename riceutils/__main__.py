@@ -159,7 +159,7 @@ def ledger(profile: str | None) -> None:
         table = rows().drop(columns="this build")
     click.echo(table.to_string(index=False))
     click.echo("\n" + table["verdict"].value_counts().to_string())
-    for spec in (run.spec for run in runs.counted() if run.spec.adapted):
+    for spec in runs.adapted():
         click.echo(
             f"\n{spec.model}: initialiser {spec.initializer}, learning rate {spec.learning_rate:g}, not as published."
         )

@@ -62,9 +62,8 @@ def uncounted() -> None:
     for said, models in (("no_reference", absent), ("uncounted", [m for m in uncounted if m not in absent])):
         if models:
             note(said, model=", ".join(models))
-    for run in runs.counted():
-        if run.spec.adapted:
-            adapted(run.spec)
+    for spec in runs.adapted():
+        adapted(spec)
 
 
 def adapted(spec: Spec) -> None:

@@ -212,10 +212,14 @@ def counted(model: str | None = None, augmented: bool = False) -> list[Run]:
     return [run for run in usable if not (run.spec.adapted and run.spec.model in alive)]
 
 
+def adapted() -> list[Spec]:
+    """Of each of the Study's models that only an adapted training stands for, the spec of the first."""
+    return list({run.spec.model: run.spec for run in reversed(counted()) if run.spec.adapted}.values())
+
+
 def reference(model: str) -> Run | None:
-    """The reference run that stands for ``model`` where one is shown: the lowest seed that is alive, trained as
-    published or else adapted; the lowest where none is. Without augmentation, and with the pixels that its pretrained
-    weights expect."""
+    """The reference run that stands for ``model`` where one is shown: of the standard ones, the lowest seed that is
+    alive, as published or else adapted; the lowest where none is."""
     usable = (run for run in references(model) if run.spec.standard)
     return min(usable, key=lambda run: (run.dead, run.spec.adapted, run.spec.seed), default=None)
 
@@ -223,9 +227,9 @@ def reference(model: str) -> Run | None:
 def commit(run: Run, target: Path | None = None) -> Path:
     """Copy a finished run into the package as a reference result; weights only when they are small.
 
-    ``target`` is its folder there; by default it is named after model, variant and seed. The same training's table of
-    single disturbances stays where it rests on more images than the new one. Raises ``ValueError`` for a
-    run that such a name would not tell from the architecture's plain training, or from the one that is there.
+    ``target`` is its folder there, by default named after model, variant and seed. The same training's table of single
+    disturbances stays where it rests on more images. Raises ``ValueError`` for a run that such a name would not tell
+    from the architecture's plain training, or from the one that is there.
     """
     spec = run.spec
     if target is None and (spec.slim or spec.copies or spec.options):
