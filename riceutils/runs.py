@@ -206,8 +206,7 @@ def counted(model: str | None = None, augmented: bool = False) -> list[Run]:
     """The reference runs that count, of one model or of the Study's, by model and seed: neither stale nor dead, pixels
     as their weights expect; adapted ones only of a model that no training as published has brought to life."""
     usable = [run for run in references(model) if not (run.stale or run.dead or run.spec.unexpected_pixels)]
-    wanted = config.STUDY if model is None else (model,)
-    usable = [run for run in usable if run.spec.augment == augmented and run.spec.model in wanted]
+    usable = [run for run in usable if run.spec.augment == augmented and (model or run.spec.model in config.STUDY)]
     alive = {run.spec.model for run in usable if not run.spec.adapted}
     return [run for run in usable if not (run.spec.adapted and run.spec.model in alive)]
 
