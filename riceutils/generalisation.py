@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from riceutils import corruptions, evaluation, perturb
+from riceutils import corruptions, evaluation, files, perturb
 
 STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)  # times the published factor
 IMAGES = 600
@@ -67,25 +68,34 @@ def measure(
     predictors: Mapping[str, Callable[[np.ndarray], np.ndarray]],
     images: np.ndarray,
     labels: np.ndarray,
+    progress: Path | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Accuracy of each model under every variant of :func:`variants`, all models in one pass.
 
     ``predictors`` maps a name to a function from uint8 images (N, H, W, 3) to probabilities (N, classes); ``labels``
     are integers (N,). Returns, for each name, a row per variant: ``kind, name, strength, accuracy, low, high``
-    (Wilson, 95 %), ``n`` images and how many of them were ``correct``. Raises ``ValueError`` for images and labels
-    that do not match, or probabilities that do not match the images.
+    (Wilson, 95 %), ``n`` images and how many of them were ``correct``. Each variant is written to ``progress``, a CSV
+    file from which an interrupted measurement of the same models and images goes on. Raises ``ValueError`` for images
+    and labels that do not match, or probabilities that do not match the images.
     """
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images, but {len(labels)} labels.")
-    rows: dict[str, list[tuple]] = {name: [] for name in predictors}
+    rows = files.read_rows(progress) if progress else []
+    done = {(row["kind"], row["name"], row["strength"]) for row in rows}
     for variant in tqdm(variants(), "Generalisation", unit="variant", leave=False):
+        if (variant.kind, variant.name, variant.strength) in done:
+            continue
         changed = variant.apply(images)
-        for name, predict in predictors.items():
+        for model, predict in predictors.items():
             probabilities = np.asarray(predict(changed))
             if probabilities.ndim != 2 or len(probabilities) != len(images):
-                raise ValueError(f"{name} gave probabilities {probabilities.shape} for {len(images)} images.")
+                raise ValueError(f"{model} gave probabilities {probabilities.shape} for {len(images)} images.")
             correct = int((probabilities.argmax(axis=1) == labels).sum())
             share = evaluation.wilson(correct, len(labels))
             figures = (share.value, share.low, share.high, share.n, correct)
-            rows[name].append((variant.kind, variant.name, variant.strength, *figures))
-    return {name: pd.DataFrame(entries, columns=list(COLUMNS)) for name, entries in rows.items()}
+            row = (variant.kind, variant.name, variant.strength, *figures)
+            rows.append({"model": model, **dict(zip(COLUMNS, row, strict=True))})
+        if progress:
+            files.write_csv(progress, pd.DataFrame(rows))
+    found = pd.DataFrame(rows, columns=["model", *COLUMNS])
+    return {model: found[found["model"] == model][list(COLUMNS)].reset_index(drop=True) for model in predictors}

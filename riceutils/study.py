@@ -132,7 +132,7 @@ def generalise(wanted: Iterable[Run], splits: Splits, images: int) -> None:
     one of each class.
 
     The table is kept in the run's folder; a run that has one of as many images or more is left alone. Runs are measured
-    together, so that the disturbed images are made once.
+    together, so that the disturbed images are made once; what was interrupted goes on with the same runs.
     """
     rows = generalisation.subset(splits.test.labels, max(images, len(splits.classes)))
     missing = {}
@@ -149,9 +149,12 @@ def generalise(wanted: Iterable[Run], splits: Splits, images: int) -> None:
         trunk = (run.spec.weights, run.spec.preprocessing) if run.spec.weights else folder
         groups.setdefault(trunk, {})[str(folder)] = run
     predictors = {name: predict for group in groups.values() for name, predict in _predictors(group).items()}
-    tables = generalisation.measure(predictors, splits.test.images[rows], splits.test.labels[rows])
+    content = [len(rows), sorted((str(folder), run.record) for folder, run in missing.items())]
+    progress = files.home() / "generalisation" / f"{files.digest(content)}.csv"
+    tables = generalisation.measure(predictors, splits.test.images[rows], splits.test.labels[rows], progress)
     for folder in missing:
         files.write_csv(folder / runs.GENERALISATION, tables[str(folder)])
+    progress.unlink(missing_ok=True)
 
 
 def _predictors(group: dict[str, Run]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:

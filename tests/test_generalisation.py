@@ -132,6 +132,24 @@ def test_measure(tables, images, labels):
     assert tables["wrong"].loc[0, "correct"] == 4
 
 
+def test_an_interrupted_measurement_goes_on_where_it_stopped(tables, images, labels, tmp_path):
+    progress = tmp_path / "folder" / "rows.csv"
+    predict, seen = reader(images, labels)
+
+    def stopping(changed):
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return predict(changed)
+
+    with pytest.raises(KeyboardInterrupt):
+        generalisation.measure({"other": predict, "reader": stopping}, images, labels, progress)
+    predict, seen = reader(images, labels)
+    found = generalisation.measure({"other": predict, "reader": predict}, images, labels, progress)
+    assert len(seen) == 2 * (len(generalisation.variants()) - 2)  # two variants were whole; the third was not
+    for name in ("other", "reader"):
+        pd.testing.assert_frame_equal(found[name], tables["reader"], check_dtype=False, rtol=1e-5)
+
+
 def test_measure_names_what_does_not_match(images, labels):
     with pytest.raises(ValueError, match="12 images, but 11 labels"):
         generalisation.measure({}, images, labels[1:])
