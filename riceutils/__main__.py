@@ -71,18 +71,24 @@ def run(
 
 
 def _page(target: Path) -> str:
-    """The executed notebook as one HTML page, without what its tags hide in the book, nor what TensorFlow says."""
+    """The executed notebook as one HTML page in both languages, without what its tags hide in the book, nor what
+    TensorFlow says."""
     import nbformat
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
+    from riceutils import editions
+
     notebook = nbformat.read(target, as_version=4)
+    editions.show_parameters(notebook)
     for cell in notebook.cells:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     hidden = {"enabled": True, "remove_cell_tags": ["remove-cell"], "remove_input_tags": ["remove-input"]}
     exporter = HTMLExporter(embed_images=True, config=Config(TagRemovePreprocessor=hidden))
-    return exporter.from_notebook_node(notebook)[0]
+    page = exporter.from_notebook_node(notebook)[0]
+    # The template's fixed width reaches code in cells alone, not a model's source, which is displayed.
+    return page.replace("</head>", "<style>.highlight pre { font-family: monospace }</style></head>", 1)
 
 
 def _listing(chapter: str) -> str:

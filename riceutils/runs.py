@@ -34,6 +34,7 @@ WEIGHTS = "model.weights.h5"
 ARCHITECTURE = "architecture.json"  # of networks that no registry knows: what slimming has left of another
 GENERALISATION = "generalisation.csv"
 COMMITTED_WEIGHTS = 1_000_000  # bytes; heavier weights stay in the cache
+PUBLISHED = {"learning_rate": 1e-3, "initializer": "glorot_uniform"}  # of the Study's trainings: Keras's defaults
 PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn")
 
 
@@ -91,9 +92,8 @@ class Spec(BaseModel):
 
     @property
     def adapted(self) -> bool:
-        """Whether the initialiser or the learning rate is not the published one, Keras's default."""
-        published = config.TrainingParameters.model_fields
-        return any(getattr(self, name) != published[name].default for name in ("initializer", "learning_rate"))
+        """Whether the initialiser or the learning rate is not the published one."""
+        return any(getattr(self, name) != value for name, value in PUBLISHED.items())
 
 
 @dataclass(frozen=True)

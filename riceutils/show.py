@@ -22,8 +22,7 @@ from riceutils.runs import Run, Spec
 
 PROTOCOL = {
     "image_size": 224,
-    "learning_rate": 1e-3,
-    "initializer": "glorot_uniform",
+    **runs.PUBLISHED,
     "augment": False,
     "time_limit": 0,
     "weights": "imagenet",

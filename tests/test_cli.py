@@ -68,6 +68,8 @@ def test_run_a_chapter_from_any_folder(tmp_path, monkeypatch, capfd):
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "CNN Light" in page
     assert "google.colab" not in page  # the tags hide it
+    assert "# Parameters" not in page  # papermill's cell; its values are in the chapter's own
+    assert ".highlight pre { font-family: monospace }" in page
     assert "WARNING" not in page
     again = call("run", "03_cnn_light", "--profile", "smoke", "-p", "learning_rate", "2e-3")
     assert "in the cache" in again.output
