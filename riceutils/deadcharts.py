@@ -101,7 +101,8 @@ def layers(diagnosis: pd.DataFrame) -> Chart:
 
 COUNTS = {
     "ko": "{where}: 학습 {trainings}번 가운데 {stuck}번이 끝까지 ln C에 머물렀습니다. 그중 마지막 특징이 모두 정확히 "
-    "0인 것은 {dead}번, 그렇지 않은 것은 {vanished}번입니다. 이와 별도로, 학습 {late}번은 첫 에포크가 지나도록 머물다가 스스로 벗어났습니다.",
+    "0인 것은 {dead}번, 그렇지 않은 것은 {vanished}번입니다. 이와 별도로, 학습 {late}번은 첫 에포크가 지나도록 "
+    "머물다가 스스로 벗어났습니다.",
     "en": "{where}: of {trainings} trainings, {stuck} were still at ln C at the end. In {dead} of these the last "
     "features were all exactly zero, in {vanished} they were not. {late} trainings stayed there past their first epoch "
     "and then left of their own accord.",

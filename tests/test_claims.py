@@ -198,6 +198,22 @@ def test_what_the_page_says_of_cnn_light_with_augmentation():
     assert augmented.accuracy("perturbed").low > 0.95
 
 
+def test_what_the_page_says_of_the_yardstick_and_of_the_leader():
+    yardstick = dataset.read()["baseline"].set_index("images")
+    found = [*runs.counted(), *runs.counted(augmented=True)]
+    assert max(run.accuracy("perturbed").high for run in found) < yardstick["low"]["perturbed"]
+    assert max(run.accuracy().high for run in found) > yardstick["low"]["clean"]
+    leader = max(found, key=lambda run: run.accuracy("perturbed").value)
+    assert (leader.spec.model, leader.spec.augment) == ("cnn_light", True)
+    shares = leader.generalisation.groupby(["name", "strength"])["accuracy"].first()
+    for name in ("translation", "brightness", "colour cast"):
+        assert shares[name, 3] < 0.6 < 0.9 < shares["clean", 0]
+    finals = [run.accuracy("perturbed").value for run in runs.counted("final")]
+    mobile = runs.reference("mobilenet_small")
+    assert min(finals) < mobile.accuracy("perturbed").value < max(finals)
+    assert mobile.record["flops"] < runs.reference("final").record["flops"]
+
+
 @pytest.mark.parametrize("unfit", [{"version": -1}, {"stopped": "dead"}, {"weights": "hed"}, {"augment": True}])
 def test_unfit_runs_do_not_count(committed, unfit):
     committed("cnn", **unfit)

@@ -62,7 +62,7 @@ def lenet_20_50(input_shape: Shape, classes: int) -> Model:
 
 @register("alexnet_valid", classes=10)
 def alexnet_valid(input_shape: Shape, classes: int) -> Model:
-    """AlexNet (Krizhevsky et al. 2012) without padding, the first pooling moved behind the third convolution.
+    """AlexNet (Krizhevsky et al. 2012) without padding, pooled behind convolutions 2, 3 and 5, not 1, 2, 5.
 
     24,767,882 parameters (Algorithms).
     """
