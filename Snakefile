@@ -4,6 +4,7 @@ Outputs are executed notebooks, the small records of the chapters' runs, and HTM
 user's cache folder; a chapter that is executed again loads them.
 """
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -12,11 +13,11 @@ sys.path.insert(0, str(ROOT))
 from riceutils import book
 from riceutils.config import AFTER, MODELS, READERS, chapter_parameters
 
-PROFILE, DATA = config.get("profile", "quick"), config.get("data")
+PROFILE, DATA, IMAGES = config.get("profile", "quick"), config.get("data"), config.get("images", "")
 PAGES = book.pages(ROOT)
 CHAPTERS = [page.removeprefix("notebooks/") for page in PAGES if page.startswith("notebooks/")]
 TEXTS = [page.removeprefix("book/") for page in PAGES if page.startswith("book/")]
-RUN = f"cd .. && {sys.executable} -m riceutils.book"
+RUN = f"cd .. && {shlex.quote(sys.executable)} -m riceutils.book"
 # TensorFlow talks about itself on standard error: into the log with it, but for the last line, which says what failed.
 LOGGED = " 2> _build/{log} || {{ tail -n 1 _build/{log} >&2; exit 1; }}"
 
@@ -39,6 +40,10 @@ def records(wildcards):
     if wildcards.name not in READERS:
         return []
     return [f"records/{name}.json" for name in CHAPTERS if name in MODELS]
+
+
+def settings(wildcards):
+    return chapter_parameters(PROFILE, wildcards.name, DATA)
 
 
 wildcard_constraints:
@@ -67,7 +72,8 @@ rule chapter:
     log:
         "logs/{name}.log",
     params:
-        values=lambda wildcards: json.dumps(chapter_parameters(PROFILE, wildcards.name, DATA), sort_keys=True),
+        values=lambda wildcards: json.dumps(settings(wildcards), sort_keys=True),
+        images=lambda wildcards: IMAGES if settings(wildcards)["data"] == DATA else "",
     shell:
         RUN + " execute notebooks/{wildcards.name} _build/{output.notebook}"
         " --record _build/{output.record} --parameters {params.values:q}" + LOGGED

@@ -34,7 +34,7 @@ def execute(chapter: str, profile: str, home: Path, threads: str | None) -> None
         "riceutils.book",
         "execute",
         f"notebooks/{chapter}",
-        str(home / f"{chapter}.ipynb"),
+        str(home / "executed" / "notebooks" / f"{chapter}.ipynb"),  # a failed one is kept beside "executed"
     ]
     command += ["--parameters", json.dumps(chapter_parameters(profile, chapter))]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

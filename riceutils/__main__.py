@@ -110,14 +110,15 @@ def _forecast(chapter: str, parameters: config.DataParameters) -> str:
     from riceutils import runs, study, training
 
     splits = study.load(parameters)
-    specs = [study.spec(model, parameters, splits) for model in (config.MODELS | config.BESIDE)[chapter]]
+    names = (config.MODELS | config.BESIDE)[chapter]
+    specs = [study.spec(model, parameters, splits) for model in names]
     missing = [spec for spec in specs if runs.find(spec) is None]
     if not missing:
-        return f"{chapter}: what it trains is in the cache and will be loaded."
+        return f"{chapter}: {', '.join(names)} in the cache, to be loaded; variants that it compares are not counted."
     seconds = sum(training.estimate(spec, len(splits.train), len(splits.validation)) for spec in missing)
     return (
-        f"{chapter}: training takes about {seconds / 60:.1f} minutes for {parameters.epochs} epochs, "
-        "less if early stopping ends it sooner."
+        f"{chapter}: training {', '.join(names)} takes about {seconds / 60:.1f} minutes for {parameters.epochs} "
+        "epochs, less if early stopping ends it sooner; variants that it compares come on top."
     )
 
 

@@ -128,7 +128,7 @@ def _sums(output: tf.Tensor, mask: tf.Tensor, each: int, number: tf.Tensor) -> d
     import tensorflow as tf
 
     positions, filters = output.shape[1] * output.shape[2], output.shape[3]
-    flat = tf.reshape(output, (-1, positions, filters))
+    flat = tf.cast(tf.reshape(output, (-1, positions, filters)), tf.float32)  # of a network in mixed precision, too
     grain = tf.cast(tf.reshape(mask, (-1, positions, 1)), tf.float32)
     zero = tf.cast(tf.equal(flat, 0.0), tf.float32)
     largest = tf.reduce_max(flat, axis=1)

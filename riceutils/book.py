@@ -73,7 +73,7 @@ def execute(root: Path, page: str, output: Path, parameters: Mapping[str, Any], 
             f"{page}, cell {error.exec_count}: {reason} (the notebook so far: {failed})"
         ) from None
     if record and not record.exists():
-        raise click.ClickException(f"{page} left no run record; its last cell has to call runs.footer.")
+        raise click.ClickException(f"{page} left no run record; its last cell has to call show.footer.")
     output.parent.mkdir(parents=True, exist_ok=True)
     os.replace(failed, output)
     click.echo(f"{page}: done in {time.monotonic() - start:.0f} s")
@@ -124,7 +124,8 @@ def build_edition(root: Path, language: str) -> None:
     write_edition(root, root / "_build" / "executed", language, folder)
     click.echo(f"{language}: building the pages")
     program = Path(sys.executable).with_name("jupyter-book")
-    command = [str(program), "build", str(folder), "-n", "-W", "--keep-going", "-q"]
+    # Through this interpreter: the program's first line names the place where it was installed.
+    command = [sys.executable, str(program), "build", str(folder), "-n", "-W", "--keep-going", "-q"]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         click.echo(result.stdout + result.stderr, err=True)
@@ -223,12 +224,21 @@ def build(profile: str, data: str | None, cores: str) -> None:
         for page in pages(root):
             if page.startswith("notebooks/"):
                 chapter_parameters(profile, page.removeprefix("notebooks/"), data)
+        config = {"profile": profile} | ({"data": data, "images": _signature(data)} if data else {})
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    options = ["--cores", cores, "--config", f"profile={profile}", *([f"data={data}"] if data else [])]
     with only_build(root):
-        run_snakemake(root, options)
+        given = root / "_build" / "settings.json"  # on its command line, Snakemake would take ": " in a path for YAML
+        files.write_json(given, config)
+        run_snakemake(root, ["--cores", cores, "--configfile", str(given)])
         click.echo(f"The book is in {publish(root) / 'index.html'}")
+
+
+def _signature(data: str) -> str:
+    """What changes when the images that a build was given may have changed; "" where they always are the same."""
+    from riceutils import sources
+
+    return "" if data in ("synthetic", "kaggle") else sources.open_source(data).signature
 
 
 @main.command("graph", context_settings={"ignore_unknown_options": True}, add_help_option=False)

@@ -104,8 +104,9 @@ class Checkpoint(keras.callbacks.EarlyStopping):
         waited = max(2, waited)
         if len(rows) < waited or not gradients.stuck(rows, self.spec.classes, waited):
             return
-        self.gradient_share = gradients.gradient_share(self.model, *self.probe)
-        if self.gradient_share < DEAD_SHARE:
+        share = gradients.gradient_share(self.model, *self.probe)
+        self.gradient_share = None if np.isnan(share) else share
+        if share < DEAD_SHARE:
             self.model.stop_training, self.stopped = True, "dead"
 
     def _store(self) -> None:

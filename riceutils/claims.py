@@ -187,6 +187,8 @@ def generalisation() -> Verdict:
         if heavy.generalisation is None or light.generalisation is None:
             return {"verdict": UNMEASURED}
         both = heavy.generalisation.merge(light.generalisation, on=["kind", "name", "strength", "n"])
+        if both.empty:  # on other numbers of images
+            return {"verdict": UNMEASURED}
         # Severities of one kind rise and fall together: they are one trial.
         spoilt = both[both["kind"] == "corruption"]
         change = spoilt.eval("accuracy_y - accuracy_x").groupby(spoilt["name"]).mean().round(9)

@@ -92,6 +92,7 @@ def _per_class(text: str) -> list[int] | int | None:
 )
 @click.option("--seed", default=0, show_default=True, type=int)
 @click.option("--scratch", is_flag=True, help="Start the small network from fresh weights, to compare.")
+@click.option("--skip-unreadable", is_flag=True, help="Leave unreadable files out instead of stopping.")
 @click.option(
     "--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the slimmed network to a .keras file, too."
 )
@@ -106,6 +107,7 @@ def slim(
     preprocessing: str,
     seed: int,
     scratch: bool,
+    skip_unreadable: bool,
     save: Path | None,
 ) -> None:
     """Remove filters of RUN_OR_KERAS_FILE, train what is left, and print both networks' figures."""
@@ -126,6 +128,8 @@ def slim(
     if save:
         if save.suffix != ".keras":
             raise click.ClickException(f"Keras saves a network as a .keras file; {save} is named otherwise.")
+        if save.resolve() == Path(source).resolve():
+            raise click.ClickException(f"{save} is the network that is slimmed. Give --save another name.")
         files.writable(save.parent)
     found = None if source.endswith(".keras") else runs.resolve(source)
     parent = slimmed.parent(found or source, preprocessing)
@@ -138,7 +142,7 @@ def slim(
         )
         alike = len(set(np.bincount(tested))) == 1 and all(map(float.is_integer, shares))
         counts = [int(share) for share in shares] if alike else None
-    splits = loading.load(data, parent.network.input_shape[1], counts)
+    splits = loading.load(data, parent.network.input_shape[1], counts, skip_unreadable=skip_unreadable)
     options: dict[str, Any] = {"epochs": epochs, "images": images, "seed": seed, "scratch": scratch}
     run = slimmed.slim(parent, splits, criterion, wanted, **options)
     small, tests = run.model(), {"clean": splits.test.images, "perturbed": subjects.perturbed_test(splits)}
@@ -152,7 +156,8 @@ def slim(
         size = f"{network.count_params():,} parameters, {flops.count(network).total / 1e6:,.2f} MFLOPs"
         click.echo(f"{name}: {size}, accuracy {right}")
     if save:
-        small.save(save)
+        with files.replacing(save) as temporary:
+            small.save(temporary)
         click.echo(f"Saved as {save}")
 
 
@@ -213,9 +218,11 @@ def generalise(names: Sequence[str], profile: str, data: str | None, images: int
     from riceutils import runs, study
 
     chosen = [runs.resolve(name) for name in names]
-    known = {run.spec.key for run in runs.references()}
-    if commit and (others := [run.name for run in chosen if run.spec.key not in known]):
-        raise click.ClickException(f"No reference results: {', '.join(others)}. Make them such with train --commit.")
+    known = {run.spec.key: run.record for run in runs.references()}
+    if commit and (others := [run.name for run in chosen if known.get(run.spec.key) != run.record]):
+        raise click.ClickException(
+            f"No reference results, or trained again since: {', '.join(others)}. Make them such with train --commit."
+        )
     chosen = [runs.cached(run) for run in chosen]  # the cache has the weights that are not shipped
     if not commit and (shipped := [run.name for run in chosen if run.folder.is_relative_to(files.PACKAGE)]):
         raise click.ClickException(f"Only among the reference results: {', '.join(shipped)}. Measure with --commit.")

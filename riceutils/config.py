@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -98,6 +98,10 @@ class ComparisonParameters(ProtocolParameters):
     )
 
 
+class MobileNetParameters(TrainingParameters, ComparisonParameters):
+    """Of the chapter that trains its own models and compares them with the study's."""
+
+
 class DeadParameters(DataParameters):
     """Of the chapter that lets training die."""
 
@@ -165,7 +169,7 @@ CHAPTERS: dict[str, type[DataParameters]] = {
     "15_vgg": BackgroundParameters,
     "16_inception": BackgroundParameters,
     "17_resnet": BackgroundParameters,
-    "18_mobilenet": TrainingParameters,
+    "18_mobilenet": MobileNetParameters,
     "19_pretrained_models": DataParameters,
     "20_transfer_learning": TransferParameters,
     "21_dead_filters": FilterParameters,
@@ -173,7 +177,7 @@ CHAPTERS: dict[str, type[DataParameters]] = {
     "23_lightest_network": LightestParameters,
 }
 
-# Chapters that train nothing and read the runs that the chapters of the models have left.
+# Chapters that read the runs which the chapters of the models have left.
 READERS = tuple(name for name, kind in CHAPTERS.items() if issubclass(kind, ComparisonParameters))
 
 # The models that a chapter trains, its own first.
@@ -228,27 +232,26 @@ def _sentence(chapter: str, declared: type[BaseModel], error: ValidationError) -
     return f"{chapter}: {name} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}."
 
 
-def check_notebook(chapter: str, namespace: Mapping[str, Any]) -> Any:
+def check_notebook(chapter: str, namespace: MutableMapping[str, Any]) -> Any:
     """Validate a notebook's own variables: everything that its parameters cells, papermill's too, have set.
 
     Only plain values count, as papermill can set them; names with a leading underscore and what IPython hides do not.
+    When the notebook runs again in the same kernel, only what counted the first time does, not what later cells left.
     """
     shell = namespace.get("get_ipython")
-    hidden = set(shell().user_ns_hidden) if callable(shell) else set()
+    hidden = {"In", "Out"} | (set(shell().user_ns_hidden) if callable(shell) else set())
     plain = (str, int, float, list, tuple, dict, type(None))
-    values = {
-        name: value
-        for name, value in namespace.items()
-        if isinstance(value, plain) and not name.startswith("_") and name not in hidden | {"In", "Out"}
-    }
-    return check(chapter, values)
+    found = {name: value for name, value in namespace.items() if isinstance(value, plain) and name not in hidden}
+    values = {name: found[name] for name in namespace.get("_checked", found) if name in found and name[0] != "_"}
+    parameters = check(chapter, values)
+    namespace["_checked"] = tuple(values)
+    return parameters
 
 
 def profile(name: str) -> dict[str, Any]:
     """A profile by name: ``parameters`` for all chapters and ``chapters`` with what differs in one.
 
-    Raises ``ParameterError`` naming the known profiles.
-    """
+    ``ParameterError`` names the known profiles."""
     path = PROFILES / f"{name}.yml"
     if not path.is_file():
         known = ", ".join(sorted(found.stem for found in PROFILES.glob("*.yml")))
@@ -289,11 +292,8 @@ def of_model(model: str, parameters: ProtocolParameters) -> TrainingParameters:
 
 
 def training_parameters(profile_name: str, model: str, data: str | None = None) -> TrainingParameters:
-    """The parameters that a profile gives to the chapter of ``model``.
-
-    Raises ``ParameterError`` naming the models that have a chapter.
-    """
+    """The parameters that a profile gives to the chapter of ``model``; ``ParameterError`` names those that have one."""
     if model not in CHAPTER_OF:
         raise ParameterError(f"Unknown model {model!r}. Models: {', '.join(CHAPTER_OF)}.")
     chapter = CHAPTER_OF[model]
-    return CHAPTERS[chapter](**chapter_parameters(profile_name, chapter, data))  # type: ignore[return-value]
+    return check(chapter, chapter_parameters(profile_name, chapter, data))

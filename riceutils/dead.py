@@ -169,6 +169,7 @@ def experiment(
     probe, shape = probes(splits.validation), (splits.image_size, splits.image_size, 3)
     trials: dict[tuple[object, ...], _Trial] = {}
     wanted = [(condition, seed) for seed in seeds for condition in conditions]
+    pairs = {(condition.name, seed) for condition, seed in wanted}  # the cache may hold others
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{key}.lock")):
         done = {(row["condition"], row["seed"]) for row in files.read_rows(target)}
@@ -184,16 +185,17 @@ def experiment(
             network.fit(*train, batch_size, epochs, verbose=0, callbacks=[watch], validation_data=validation)
             row = _row(condition, seed, watch, network, probe) | {"seconds": perf_counter() - began}
             known = files.read_rows(layers)
-            if row["state"] not in {line["state"] for line in known}:
+            if row["state"] not in {line["state"] for line in known if (line["condition"], line["seed"]) in pairs}:
                 ended = diagnose(network, *probe).assign(moment="end")
                 begun = diagnose(trials[kind].start(condition, seed), *probe).assign(moment="start")
                 example = pd.concat([begun, ended]).assign(state=row["state"], condition=condition.name, seed=seed)
                 files.write_csv(layers, pd.DataFrame(known + example.to_dict("records")))
             files.write_csv(target, pd.DataFrame([*files.read_rows(target), row]))
-    names = [condition.name for condition in conditions]
-    found = pd.read_csv(target)
-    found = found[found["condition"].isin(names) & found["seed"].isin(seeds)]
-    return found.reset_index(drop=True), pd.read_csv(layers)
+    rows, examples = (
+        pd.DataFrame([row for row in files.read_rows(path) if (row["condition"], row["seed"]) in pairs])
+        for path in (target, layers)
+    )
+    return rows, examples
 
 
 def _row(

@@ -95,6 +95,11 @@ def limit() -> int:
         raise ValueError(f"{LIMIT} is {text!r}; expected a number of gigabytes.") from None
 
 
+def size(divided: Cut, images: int) -> int:
+    """Bytes of the cached features of so many ``images``."""
+    return 2 * images * int(np.prod(divided.trunk.output.shape[1:]))
+
+
 def load(divided: Cut, images: np.ndarray, data: str, side: str, source: str, preprocessing: str) -> np.ndarray | None:
     """The trunk's outputs for uint8 ``images``, float16 (N, ...), memory-mapped: from the cache, else computed.
 
@@ -111,7 +116,7 @@ def load(divided: Cut, images: np.ndarray, data: str, side: str, source: str, pr
         target.unlink()
     with files.once(target) as missing:
         if missing:
-            needed = 2 * len(images) * int(np.prod(divided.trunk.output.shape[1:]))
+            needed = size(divided, len(images))
             if not _make_room(needed, folder, f".{side}-"):
                 print(f"{needed / 1e9:.1f} GB of features exceed the limit ({LIMIT}); training computes them anew.")
                 return None

@@ -43,14 +43,14 @@ def gradient_share(model: keras.Model, images: np.ndarray, onehot: np.ndarray) -
     weights in its own direction, and with equal classes Σ (p - y) = 0, so that the pulls cancel. A share of the
     plain gradient norm would miss the second: there, the lower layers receive more than half of it.
 
-    Raises ``ValueError`` without images or without trainable layers below the output.
+    NaN where no layer below the output is trained. Raises ``ValueError`` without images.
     """
     if not len(images):
         raise ValueError("No images to measure the gradient on.")
     own = {id(variable) for variable in model.layers[-1].trainable_variables}
     below = [id(variable) not in own for variable in model.trainable_variables]
     if not any(below):
-        raise ValueError(f"{model.name} has no trainable layer below its output.")
+        return float("nan")
     kinds = onehot.argmax(axis=1)
     each = [_gradients(model, images[kinds == kind], onehot[kinds == kind]) for kind in np.unique(kinds)]
     means = [np.mean(arrays, axis=0) for arrays in zip(*each, strict=True)]

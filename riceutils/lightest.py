@@ -73,7 +73,9 @@ def grid() -> list[dict[str, Any]]:
     return sorted(filter(within, found), key=lambda options: cost(options)["FLOPs"])
 
 
-def search(splits: Splits, candidates: Sequence[Mapping[str, Any]], *, epochs: int, copies: int) -> pd.DataFrame:
+def search(
+    splits: Splits, candidates: Sequence[Mapping[str, Any]], *, epochs: int, copies: int, seed: int = 0
+) -> pd.DataFrame:
     """Train every candidate briefly; a row each, in the order given, with nothing known of the test images.
 
     Columns: pool, stem, units, parameters, FLOPs, val_loss and val_accuracy of the best epoch (half of the validation
@@ -82,7 +84,7 @@ def search(splits: Splits, candidates: Sequence[Mapping[str, Any]], *, epochs: i
     hidden = replace(splits, test=splits.validation, fingerprint=f"{splits.fingerprint}-search")
     rows = []
     for options in candidates:
-        run = train(hidden, options, epochs=epochs, copies=copies)
+        run = train(hidden, options, epochs=epochs, copies=copies, seed=seed)
         best = run.record["best"]
         judged = {name: best[name] for name in ("val_loss", "val_accuracy")}
         seconds, spent = {"seconds": run.record["seconds"]["training"]}, cost(options, len(splits.classes))
@@ -165,11 +167,13 @@ def _generalise(source: str) -> None:
         return
     test = study.reference(source).test
     rows = generalisation.subset(test.labels)
-    predictors = {name: partial(study.predict, run) for name, run in missing.items()}
-    for name, table in generalisation.measure(predictors, test.images[rows], test.labels[rows]).items():
+    predictors = {name: partial(training.predict, run.model()) for name, run in missing.items()}
+    progress = files.home() / "generalisation" / f"{files.digest([run.record for run in missing.values()])}.csv"
+    for name, table in generalisation.measure(predictors, test.images[rows], test.labels[rows], progress).items():
         run = runs.cached(missing[name])
         files.write_csv(run.folder / runs.GENERALISATION, table)
         _commit(run)
+    progress.unlink(missing_ok=True)
 
 
 def _commit(run: Run) -> None:

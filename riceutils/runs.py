@@ -192,8 +192,9 @@ def find(spec: Spec) -> Run | None:
 
 
 def cached(run: Run) -> Run:
-    """The same training's run in the cache folder, which has its weights, if there is one; else ``run``."""
-    return find(run.spec) or run
+    """The very same training in the cache folder, which has its weights, if it is there; else ``run``."""
+    found = find(run.spec)
+    return found if found is not None and found.record == run.record else run
 
 
 def references(model: str | None = None) -> list[Run]:
@@ -252,9 +253,8 @@ def commit(run: Run, target: Path | None = None) -> Path:
 def resolve(name: str) -> Run:
     """A run with its weights, by a model's name (its reference run), a run's or committed result's name, or a folder.
 
-    Where the weights of a committed result were not shipped, it is the run of the same training in the cache folder;
-    ``FileNotFoundError`` when there is none. Raises ``ValueError`` listing what there is.
-    """
+    Where the weights of a committed result were not shipped, it is the cache folder's run of the same spec;
+    ``FileNotFoundError`` when there is none. Raises ``ValueError`` listing what there is."""
     from riceutils import models
 
     if name in models.names():
@@ -273,7 +273,7 @@ def resolve(name: str) -> Run:
 
 
 def _weighted(run: Run) -> Run:
-    found = run if run.has_weights else cached(run)
+    found = run if run.has_weights else find(run.spec) or run
     found.check_weights()
     return found
 

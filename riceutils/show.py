@@ -186,7 +186,7 @@ def drawn_with(model: str, run: Run) -> Run:
     if reference is not None and reference.has_weights and not reference.stale and reference.classes == run.classes:
         note("weights_reference", name=reference.folder.name)
         return reference
-    note("weights_build" if reference else "weights_only_build")
+    note("weights_build" if reference and not reference.has_weights else "weights_only_build")
     return run
 
 

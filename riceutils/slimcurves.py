@@ -239,19 +239,24 @@ def _bar(rows: pd.DataFrame, which: str) -> tuple[float, list[list[float]]]:
 def reference(source: str, seeds: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
     """The experiment on real images: 1,000 of each class to train, 112 px, ``PARENTS``, ``SHARES``, three seeds.
 
-    The table is committed anew as each parent and seed is finished: hours, resumable.
+    Each parent and seed is committed as it is finished, in place of what the table had of it: hours, resumable.
     """
     splits = data.load(source, SIZE, COUNTS)
     values = {"data": source, "image_size": SIZE, "images_per_class": list(COUNTS), "epochs": EPOCHS}
     base = config.check("02_cnn", values)
-    tables: list[pd.DataFrame] = []
     for seed in seeds:
-        tables.append(hand_made(base.model_copy(update={"epochs": EPOCHS + AFTER}), splits, seeds=[seed]))
+        _commit(hand_made(base.model_copy(update={"epochs": EPOCHS + AFTER}), splits, seeds=[seed]))
         for model in PARENTS:
             parent = study.run(model, _protocol(model, base), splits, seed=seed)
-            tables.append(curve(parent, splits, SHARES, epochs=AFTER))
-            files.write_csv(RESULTS / "curves.csv", pd.concat(tables, ignore_index=True))
-    return pd.concat(tables, ignore_index=True)
+            _commit(curve(parent, splits, SHARES, epochs=AFTER))
+    return pd.read_csv(RESULTS / "curves.csv")
+
+
+def _commit(curves: pd.DataFrame) -> None:
+    names = ["parent", "way", "seed"]
+    new = set(curves[names].itertuples(index=False, name=None))
+    kept = [row for row in files.read_rows(RESULTS / "curves.csv") if tuple(row[name] for name in names) not in new]
+    files.write_csv(RESULTS / "curves.csv", pd.DataFrame([*kept, *curves.to_dict("records")]))
 
 
 def reference_block5(source: str) -> pd.DataFrame:
@@ -269,7 +274,7 @@ def reference_block5(source: str) -> pd.DataFrame:
 def reference_lossless(source: str) -> pd.DataFrame:
     """What the reference runs lose without loss: told on 600 training images, checked on all test images.
 
-    Lightest first; the table is committed anew after each run, and runs that it holds are not measured again.
+    Lightest of the missing ones first; the table is committed anew after each, and none that it holds is repeated.
     """
     splits, path = study.reference(source), RESULTS / "lossless.csv"
     kept = [runs.cached(run) for run in runs.counted()]

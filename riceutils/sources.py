@@ -131,7 +131,11 @@ def _members(paths: list[PurePosixPath], origin: Path) -> dict[str, list[str]]:
         members.setdefault(str(path.parent), []).append(str(path))
     if not members:
         raise DataError(f"No images in {origin}. Expected one folder per class, each with {', '.join(SUFFIXES)} files.")
-    if len({str(PurePosixPath(folder).parent) for folder in members}) > 1 or len(members) < 2:
+    above = [str(PurePosixPath(folder).parent) for folder in members if folder != "."]  # whose parent is itself
+    for folder, names in members.items():
+        if above.count(folder) > 1 or (folder == "." and above):
+            raise DataError(f"{names[0]} lies beside the class folders of {origin}. Move or remove it.")
+    if len(set(above)) != 1 or len(members) < 2:
         raise DataError(
             f"{origin} is not a folder of classes: images lie in {', '.join(map(repr, list(members)[:4]))}. "
             "Put each class into its own folder, side by side, at least two."

@@ -99,13 +99,16 @@ def predicted(profile: str) -> pd.DataFrame:
     """Hours that each study model would train in ``profile`` at the pace of its reference run: model, hours.
 
     For all epochs; early stopping ends sooner. The one pass over frozen layers is left out, and so are models without
-    a reference run.
+    a reference run, and those whose features would exceed the cache's limit, so that their pace would be another.
     """
     rows = []
     for model in config.STUDY:
         run, wanted = runs.reference(model), config.training_parameters(profile, model)
         counts = wanted.images_per_class
         if run is not None and isinstance(counts, list):
+            divided = features.cut(models.build(model)) if run.record["features_reused"] else None
+            if divided and features.size(divided, counts[0] * run.spec.classes) > features.limit():
+                continue
             pace = run.history["seconds"].median() / run.record["data"]["images"]["train"]
             rows.append((model, pace * counts[0] * run.spec.classes * wanted.epochs / 3600))
     return pd.DataFrame(rows, columns=["model", "hours"])
@@ -146,7 +149,8 @@ def generalise(wanted: Iterable[Run], splits: Splits, images: int) -> None:
         return
     groups: dict[Any, dict[str, Run]] = {}
     for folder, run in missing.items():
-        trunk = (run.spec.weights, run.spec.preprocessing) if run.spec.weights else folder
+        shares = run.spec.weights and run.spec.model in config.STUDY  # others may enlarge their images first
+        trunk = (run.spec.weights, run.spec.preprocessing) if shares else folder
         groups.setdefault(trunk, {})[str(folder)] = run
     predictors = {name: predict for group in groups.values() for name, predict in _predictors(group).items()}
     content = [len(rows), sorted((str(folder), run.record) for folder, run in missing.items())]

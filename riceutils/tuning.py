@@ -102,8 +102,9 @@ def replay(table: pd.DataFrame, budgets: Sequence[int] = (4, 8, 16, 24, 32, 48),
         low, high = np.quantile(reached, [0.025, 0.975])
         best = {"way": "TPE", "accuracy": reached.mean(), "low": low, "high": high}
         rows.append(best | {"trainings": budget, "best found": float(np.mean(reached == values[-1]))})
+        missed = comb(int((values < values[-1]).sum()), budget) / comb(len(values), budget)
         best = {"way": "random order", "accuracy": shares @ values, "low": values[drawn[0]], "high": values[drawn[1]]}
-        rows.append(best | {"trainings": budget, "best found": budget / len(values)})
+        rows.append(best | {"trainings": budget, "best found": 1 - missed})
     return pd.DataFrame(rows)[["way", "trainings", "accuracy", "low", "high", "best found"]]
 
 

@@ -27,6 +27,14 @@ def chapter_parameters(profile, chapter, data=None):
         raise ValueError(f"Unknown profile {profile!r}.")
     return {"epochs": 2, "data": data or "쌀알"}
 """
+SOURCES = """
+from pathlib import Path
+from types import SimpleNamespace
+def open_source(data):
+    if not list(Path(data).iterdir()):
+        raise ValueError(f"No images in {data}.")
+    return SimpleNamespace(signature=str(len(list(Path(data).iterdir()))))
+"""
 RUNS = """
 import json, os
 def footer(**record):
@@ -146,6 +154,7 @@ def make_tree(folder: Path) -> Path:
         "riceutils/__init__.py": "",
         "riceutils/config.py": CONFIG,
         "riceutils/runs.py": RUNS,
+        "riceutils/sources.py": SOURCES,
         "riceutils/resources/glossary.csv": "en,ko,note\nfilter,필터,\n",
         "book/references.bib": BIBLIOGRAPHY,
         **{f"book/{name}.md": TEXT.replace("NAME", name) for name in TEXTS[:-1]},

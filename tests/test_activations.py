@@ -84,6 +84,17 @@ def test_redundancy(network, images, measured):
     np.testing.assert_allclose(table.loc[[0, 1, 4, 5], "redundancy"], expected.max(axis=0), atol=1e-4)
 
 
+def test_a_network_in_mixed_precision(network, images, measured):
+    mixed = keras.models.clone_model(
+        network,
+        clone_function=lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "mixed_float16"}),
+    )
+    mixed.set_weights(network.get_weights())
+    table = activations.measure(mixed, images)
+    np.testing.assert_allclose(table["mean"], measured["mean"], rtol=0.01, atol=1e-3)
+    np.testing.assert_allclose(table["fires"], measured["fires"], atol=0.05)
+
+
 def test_no_grain_at_all(network):
     table = activations.measure(network, np.zeros((3, 32, 32, 3), np.uint8))
     assert (table["mean_grain"] == 0).all()

@@ -150,7 +150,7 @@ def test_chapter_form(path):
 @pytest.fixture
 def tree(built_tree, tmp_path):  # noqa: F811
     """A copy of the built checkout, to be changed."""
-    return shutil.copytree(built_tree, tmp_path / "checkout", symlinks=True)
+    return shutil.copytree(built_tree, tmp_path / "check out", symlinks=True)
 
 
 def build(tree, *options):
@@ -185,6 +185,22 @@ def test_only_what_changed_is_done_again(tree):
     edit(tree / "notebooks/02_cnn.ipynb", "epochs=epochs)", "epochs=epochs, best=1)")
     record = build(tree)
     assert re.findall(r"(\S+): executing", record.stdout) == ["notebooks/02_cnn", "notebooks/09_comparison"]
+
+
+def test_other_images_in_the_same_place_are_noticed(tree, tmp_path):
+    folder = tmp_path / "grains: rice #2"
+    folder.mkdir()
+    empty = build(tree, "--data", str(folder))
+    assert (empty.returncode, empty.stderr) == (1, f"Error: No images in {folder}.\n")
+    counts = []
+    for name in ("a.jpg", "a.jpg", "b.jpg"):
+        (folder / name).touch()
+        result = build(tree, "--data", str(folder))
+        assert result.returncode == 0, result.stderr
+        counts.append(len(re.findall(": executing", result.stdout)))
+    assert counts == [3, 0, 3]
+    executed = nbformat.read(tree / "_build/executed/notebooks/02_cnn.ipynb", as_version=4)
+    assert executed.metadata.papermill.parameters.data == str(folder)
 
 
 def test_killed_build_goes_on_and_second_build_is_refused(tree):

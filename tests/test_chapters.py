@@ -131,6 +131,29 @@ def test_a_wrong_parameter_is_one_clear_sentence(values, message):
         config.check("02_cnn", values)
 
 
+def test_a_chapter_can_run_again_in_the_same_kernel():
+    namespace = {"epochs": 3, "epoch": 3}
+    with pytest.raises(config.ParameterError, match="has no parameter 'epoch'"):
+        config.check_notebook("02_cnn", namespace)
+    del namespace["epoch"]
+    assert config.check_notebook("02_cnn", namespace).epochs == 3
+    namespace |= {"maps": {}, "titles": ["a"], "epochs": 4}  # what later cells leave; and a changed parameter
+    assert config.check_notebook("02_cnn", namespace).epochs == 4
+    namespace["epochs"] = "four"
+    with pytest.raises(config.ParameterError, match="epochs is 'four'"):
+        config.check_notebook("02_cnn", namespace)
+
+
+def test_chapters_that_compare_read_every_record_and_the_profiles_deviations():
+    assert config.READERS == ("09_comparison", "11_conclusion", "18_mobilenet")
+    for chapter in config.READERS:
+        values = config.chapter_parameters("reference", chapter, "synthetic")
+        parameters = config.check(chapter, values)
+        for model in ("googlenet", "vgg16", "cnn"):
+            expected = config.training_parameters("reference", model, "synthetic")
+            assert config.of_model(model, parameters).learning_rate == expected.learning_rate == 1e-3
+
+
 def test_papermill_stops_at_an_unknown_name(tmp_path):
     with pytest.raises(papermill.PapermillExecutionError) as failure:
         execute("03_cnn_light", tmp_path, epoch=3)

@@ -68,6 +68,7 @@ def committed(tmp_path, monkeypatch):
             names = [("corruption", f"c{n}", 1, corrupted, 600) for n in range(9)] + [("clean", "clean", 0, 0.1, 600)]
             table = pd.DataFrame(names, columns=["kind", "name", "strength", "accuracy", "n"])
             table.to_csv(folder / runs.GENERALISATION, index=False)
+        return folder
 
     return write
 
@@ -179,6 +180,14 @@ def test_generalisation(committed, share, expected):
     verdict = claims.generalisation()
     assert verdict.judged == {"perturbed": expected, "corruptions": expected}
     assert verdict.parts["augmentation"]["difference"].iloc[0] == pytest.approx(100 * (0.99 - share))
+
+
+def test_tables_on_other_numbers_of_images_are_not_compared(committed):
+    committed("cnn", corrupted=0.5)
+    light = committed("cnn_light", corrupted=0.6)
+    path = light / runs.GENERALISATION
+    pd.read_csv(path).assign(n=7).to_csv(path, index=False)
+    assert claims.generalisation().judged["corruptions"] == "not measured yet"
 
 
 def test_every_seed_is_compared_and_other_images_are_not(committed):

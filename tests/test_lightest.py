@@ -29,6 +29,8 @@ def test_a_search_knows_nothing_of_the_test_images(tmp_path):
     table = lightest.search(splits, candidates, epochs=1, copies=1)
     assert table["pool"].tolist() == [options["pool"] for options in candidates]
     assert table["val_accuracy"].between(0, 1).all()
+    again = lightest.search(splits, candidates[:1], epochs=1, copies=1, seed=1)
+    assert again["val_loss"][0] != table["val_loss"][0]
     run = lightest.train(splits, candidates[0], epochs=1, copies=1)  # the chosen one meets them
     assert run.spec.data == splits.fingerprint
     np.testing.assert_array_equal(run.predictions["labels"], splits.test.labels)

@@ -122,6 +122,13 @@ def test_a_dead_reference_and_the_adapted_one_that_counts_are_told(run, monkeypa
         assert "departs from them: initialiser he_normal, learning rate 0.0003" in said
 
 
+def test_pictures_of_other_classes_than_the_reference_s_come_from_this_build(run, monkeypatch):
+    monkeypatch.setitem(run.record["data"], "classes", ["a", "b", "c"])
+    said = shown(show.drawn_with, "cnn_light", run)
+    assert "1 MB" not in said
+    assert "this build" in said
+
+
 def test_several_seeds_of_a_reference_result_are_listed(run):
     counted = runs.counted("cnn_light")
     assert len(counted) > 1

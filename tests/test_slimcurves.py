@@ -105,3 +105,6 @@ def test_reference_experiments_are_committed_as_they_grow(tmp_path, splits, pare
     assert slimcurves.tables() == {}
     made = slimcurves.reference("anything", seeds=(0,))
     pd.testing.assert_frame_equal(slimcurves.tables()["curves"], made, check_dtype=False, rtol=1e-5)
+    further = slimcurves.reference("anything", seeds=(1,))
+    assert set(further["seed"]) == {0, 1}  # what the table had stays
+    assert len(slimcurves.reference("anything", seeds=(0,))) == len(further) == 2 * len(made)

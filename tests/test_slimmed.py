@@ -118,6 +118,11 @@ def test_a_users_own_model_from_the_command_line(tmp_path):
     assert small.count_params() < keras.models.load_model(path).count_params()
     assert small.output_shape == (None, 5)
     assert runs.resolve(run_name(result.output)).record["spec"]["model"] == "mine"
+    before = path.read_bytes()
+    result = CliRunner().invoke(main, [*arguments, "--save", str(tmp_path / "other" / ".." / "mine.keras")])
+    assert result.exit_code == 1
+    assert "is the network that is slimmed" in result.output
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

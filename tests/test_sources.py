@@ -100,6 +100,19 @@ def test_images_without_class_folders(tmp_path):
         open_source(tmp_path)
 
 
+def test_an_image_beside_the_class_folders_is_named_and_no_class(folder, tmp_path):
+    draw("round", 0).save(folder / "stray.jpg")
+    for source in (folder, pack(folder, tmp_path / "grains.zip")):
+        with pytest.raises(DataError, match=r"stray\.jpg lies beside the class folders of .* Move or remove it"):
+            open_source(source)
+
+
+def test_images_beside_a_single_class_folder(tmp_path):
+    draw("round", 0).save(fill_folder(tmp_path / "grains", 3, ("long",)) / "stray.jpg")
+    with pytest.raises(DataError, match=r"stray\.jpg lies beside the class folders"):
+        open_source(tmp_path / "grains")
+
+
 def test_one_class_only(tmp_path):
     with pytest.raises(DataError, match=r"is not a folder of classes.*at least two"):
         open_source(fill_folder(tmp_path / "grains", 3, ("long",)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from riceutils import checkpoint, config, generalisation, page, runs, study, training
+from riceutils import checkpoint, config, features, generalisation, page, runs, study, training
 from riceutils.models import pretrained
 
 
@@ -163,9 +163,12 @@ def test_every_model_has_a_chapter(model):
     assert model in config.CHAPTER_OF
 
 
-def test_the_hours_of_a_profile_follow_the_reference_runs():
+def test_the_hours_of_a_profile_follow_the_reference_runs(monkeypatch):
     table = study.predicted("paper").set_index("model")["hours"]
-    assert set(table.index) == {model for model in config.STUDY if runs.reference(model)}
+    # VGG16's features of 60,000 images exceed the limit: its pace would not be that of the reference training.
+    assert set(table.index) == {model for model in config.STUDY if runs.reference(model)} - {"vgg16"}
+    monkeypatch.setenv(features.LIMIT, "20")
+    assert set(study.predicted("paper")["model"]) == {model for model in config.STUDY if runs.reference(model)}
     run = runs.reference("cnn_light")
     seconds = run.history["seconds"].median()
     assert table["cnn_light"] == pytest.approx(seconds * (12_000 / 1_500) * 100 / 3600)

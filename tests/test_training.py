@@ -273,6 +273,11 @@ def test_where_weights_were_not_shipped_the_cached_run_stands_in(splits, monkeyp
     committed = runs.commit(run)
     for name in ("cnn_light", str(committed)):
         assert runs.resolve(name).folder == (committed if shipped else run.folder)
+    record = run.record | {"code": "trained again by other code"}
+    files.write_json(run.folder / "record.json", record)
+    assert runs.cached(runs.Run(committed)).folder == committed  # figures of two trainings are never mixed
+    files.write_json(run.folder / "record.json", run.record)
+    assert runs.cached(runs.Run(committed)).folder == run.folder
     shutil.rmtree(run.folder)
     if not shipped:
         with pytest.raises(FileNotFoundError, match=r"weights of cnn_light-.* Train it to have them"):

@@ -36,6 +36,9 @@ def test_random_order_is_exact(table, monkeypatch):
     assert own.loc[2, "accuracy"] == pytest.approx(np.mean(pairs))
     assert own.loc[2, "best found"] == pytest.approx(2 / 5)
     assert own.loc[5, ["accuracy", "low", "high", "best found"]].tolist() == pytest.approx([values[-1]] * 3 + [1])
+    tied = table.head(5).assign(val_accuracy=[0.9, 0.95, 0.95, 0.92, 0.91])
+    random = tuning.replay(tied, budgets=[1, 2], repeats=2).query("way == 'random order'").set_index("trainings")
+    assert random["best found"].tolist() == pytest.approx([2 / 5, 1 - 3 / 10])
 
 
 def test_what_resembles_the_best_is_found_sooner(table):
