@@ -38,8 +38,10 @@ def follow(model: str, parameters: BackgroundParameters, splits: Splits, seeds: 
     """Train ``model`` with every seed and see which held-out images it gets right after each epoch.
 
     bool (seeds, epochs, images); held out are validation and test images together, and nothing is chosen by them.
-    Kept in the cache folder.
+    Kept in the cache folder. Raises ``ValueError`` for fewer than 32 held-out images, before anything is trained.
     """
+    if (held_out := len(splits.validation) + len(splits.test)) < 2 * max(PARTS):
+        raise ValueError(f"{held_out} images are held out; {2 * max(PARTS)} or more are needed to divide them.")
     specs = [study.spec(model, parameters.model_copy(update={"seed": seed}), splits) for seed in seeds]
     target = files.home() / "selection" / f"{model}-{files.digest([spec.key for spec in specs])}.npy"
     with files.once(target) as missing:
@@ -59,11 +61,8 @@ def optimism(right: np.ndarray) -> pd.DataFrame:
     or, for comparison, the ``last epoch``. ``accuracy on A`` and ``accuracy on B`` are means over all trainings and
     ``DIVISIONS`` of the images for each; ``difference`` is in points, ``low`` to ``high`` the 95 %
     interval of its mean over trainings by Student's t, missing for one. It speaks for these images, which all share.
-    Raises ``ValueError`` for fewer than 32 images.
     """
-    if (number := right.shape[-1]) < 2 * max(PARTS):
-        raise ValueError(f"{number} images; {2 * max(PARTS)} or more are needed.")
-    rng, rows = np.random.default_rng(0), []
+    number, rng, rows = right.shape[-1], np.random.default_rng(0), []
     for part in PARTS:
         size = number // part
         sides: dict[str, list[np.ndarray]] = {"best epoch": [], "last epoch": []}

@@ -106,7 +106,7 @@ def predicted(profile: str) -> pd.DataFrame:
         run, wanted = runs.reference(model), config.training_parameters(profile, model)
         counts = wanted.images_per_class
         if run is not None and isinstance(counts, list):
-            divided = features.cut(models.build(model)) if run.record["features_reused"] else None
+            divided = features.cut(models.build(model)) if run.record.get("features_reused") else None
             if divided and features.size(divided, counts[0] * run.spec.classes) > features.limit():
                 continue
             pace = run.history["seconds"].median() / run.record["data"]["images"]["train"]

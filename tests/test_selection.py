@@ -1,5 +1,7 @@
 """Choosing the epoch by the reported images: the bookkeeping, and the bias that it measures."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -32,8 +34,12 @@ def test_same_seed_same_table_and_one_training_has_no_interval():
     table = selection.optimism(right)
     assert table.equals(selection.optimism(right))
     assert table[["low", "high"]].isna().all(axis=None)
-    with pytest.raises(ValueError, match="31 images; 32 or more"):
-        selection.optimism(right[..., :31])
+
+
+def test_too_few_images_are_said_before_anything_is_trained():
+    few = SimpleNamespace(validation=range(11), test=range(20))
+    with pytest.raises(ValueError, match="31 images are held out; 32 or more"):
+        selection.follow("lenet5", BackgroundParameters(), few, [0])
 
 
 def test_follow_is_kept_and_repeatable(monkeypatch, tmp_path, grains_splits):
