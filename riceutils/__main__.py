@@ -83,9 +83,10 @@ def _page(target: Path) -> str:
     editions.show_parameters(notebook)
     for cell in notebook.cells:
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    hidden = {"enabled": True, "remove_cell_tags": ["remove-cell"], "remove_input_tags": ["remove-input"]}
-    exporter = HTMLExporter(embed_images=True, config=Config(TagRemovePreprocessor=hidden))
+            hidden = {"stderr"} | ({"stdout"} if "remove-stdout" in cell.metadata.get("tags", []) else set())
+            cell.outputs = [output for output in cell.outputs if output.get("name") not in hidden]
+    tags = {"enabled": True, "remove_cell_tags": ["remove-cell"], "remove_input_tags": ["remove-input"]}
+    exporter = HTMLExporter(embed_images=True, config=Config(TagRemovePreprocessor=tags))
     page = exporter.from_notebook_node(notebook)[0]
     # The template's fixed width reaches code in cells alone, not a model's source, which is displayed.
     return page.replace("</head>", "<style>.highlight pre { font-family: monospace }</style></head>", 1)

@@ -4,12 +4,13 @@ import re
 import subprocess
 import sys
 
+import nbformat
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from riceutils import commands, config, runs
-from riceutils.__main__ import main
+from riceutils.__main__ import _page, main
 from riceutils.config import TrainingParameters
 
 
@@ -73,6 +74,19 @@ def test_run_a_chapter_from_any_folder(tmp_path, monkeypatch, capfd):
     assert "WARNING" not in page
     again = call("run", "03_cnn_light", "--profile", "smoke", "-p", "learning_rate", "2e-3")
     assert "in the cache" in again.output
+
+
+def test_the_single_page_hides_what_the_book_hides(tmp_path):
+    def cell(text, *tags):
+        shown = [nbformat.v4.new_output("stream", name=name, text=f"{name} of {text}") for name in ("stdout", "stderr")]
+        return nbformat.v4.new_code_cell(text, metadata={"tags": list(tags)}, outputs=shown)
+
+    cells = [cell("plain"), cell("quiet", "remove-stdout"), cell("bare", "remove-input"), cell("gone", "remove-cell")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "page.ipynb")
+    page = _page(tmp_path / "page.ipynb")
+    for text, shown in (("plain", True), ("quiet", False), ("bare", True), ("gone", False)):
+        assert (f"stdout of {text}" in page) == shown
+        assert f"stderr of {text}" not in page
 
 
 def test_predict_with_the_shipped_weights(tmp_path):
