@@ -99,18 +99,17 @@ def accuracy(found: Sequence[Run]) -> str:
     return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})" if found else ""
 
 
-def silenced(names: Sequence[str], block: str) -> pd.DataFrame:
-    """What committed trainings of a pretrained network did to a block's filters; a row per name that has any.
+def silenced(groups: Sequence[Sequence[Run]], block: str) -> pd.DataFrame:
+    """What trainings of a pretrained network did to a block's filters; a row per group of seeds that has any.
 
-    Columns: preprocessing, learning rate, accuracy (:func:`accuracy`), and for each convolution of ``block`` (named
-    without it) how many filters never fire on any test image: the mean over the seeds, to one place.
+    Columns: image size, preprocessing, learning rate, accuracy (:func:`accuracy`), and for each convolution of
+    ``block`` (named without it) how many filters never fire on any test image: the mean over the seeds, to one place.
     """
     rows = []
-    for name in names:
-        if kept := committed(name):
-            row = {"preprocessing": kept[0].spec.preprocessing, "learning rate": kept[0].spec.learning_rate}
-            filters = pd.concat((run.filters for run in kept), ignore_index=True)
-            layers = filters.loc[filters["layer"].str.startswith(f"{block}_"), "layer"].str.removeprefix(f"{block}_")
-            never = (filters["fires"] == 0).groupby(layers).sum() / len(kept)
-            rows.append(row | {"accuracy": accuracy(kept)} | {name: f"{count:.1f}" for name, count in never.items()})
-    return pd.DataFrame(rows)
+    for found in filter(None, groups):
+        row = {name: getattr(found[0].spec, name) for name in ("image_size", "preprocessing", "learning_rate")}
+        filters = pd.concat((run.filters for run in found), ignore_index=True)
+        layers = filters.loc[filters["layer"].str.startswith(f"{block}_"), "layer"].str.removeprefix(f"{block}_")
+        never = (filters["fires"] == 0).groupby(layers).sum() / len(found)
+        rows.append(row | {"accuracy": accuracy(found)} | {name: f"{count:.1f}" for name, count in never.items()})
+    return pd.DataFrame(rows).rename(columns=lambda name: name.replace("_", " "))

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from riceutils import activations, checkpoint, config, data, deadfilters, evaluation, files, runs, training
+from riceutils import activations, background, checkpoint, config, data, deadfilters, evaluation, files, runs, training
 
 
 @pytest.fixture(scope="module")
@@ -323,18 +323,27 @@ def test_what_the_page_says_of_the_mobilenets():
 
 
 def test_what_the_page_says_of_vgg16():
-    heavy, light = runs.reference("vgg16"), runs.reference("vgg_light")
-    history = heavy.history
-    assert (heavy.record["stopped"], len(history)) == ("time limit", 7)
-    assert history["accuracy"].is_monotonic_increasing
-    assert history["val_accuracy"].idxmax() == history.index[-1]
-    assert history["loss"].iloc[0] == pytest.approx(np.log(5), rel=0.01)
+    heavy, light, custom = (runs.reference(model) for model in ("vgg16", "vgg_light", "vgg_custom"))
+    (default,) = background.committed("vgg16_224_default")
+    assert (heavy.spec.adapted, heavy.spec.learning_rate, default.spec.learning_rate) == (True, 1e-4, 1e-3)
+    assert heavy.spec.model_dump(exclude={"learning_rate"}) == default.spec.model_dump(exclude={"learning_rate"})
+    assert (heavy.record["stopped"], len(heavy.history), heavy.record["best_epoch"]) == ("time limit", 15, 12)
+    for run, clean, perturbed in ((heavy, 0.9910, 0.9597), (default, 0.9367, 0.7630)):
+        assert run.accuracy().n == 3_000
+        assert [round(run.accuracy(images).value, 4) for images in ("clean", "perturbed")] == [clean, perturbed]
+    assert heavy.accuracy("perturbed").low < 0.9649 < heavy.accuracy("perturbed").high
+    assert [round(run.accuracy("perturbed").value, 4) for run in (light, custom)] == [0.9490, 0.9633]
     assert heavy.spec.weights == light.spec.weights
-    for images in ("clean", "perturbed"):
-        assert heavy.accuracy(images).high < light.accuracy(images).low
+
+    def p(other):
+        both = [run.predictions["perturbed"] for run in (heavy, other)]
+        return evaluation.mcnemar(*both, heavy.predictions["labels"]).p
+
+    assert p(light) < 0.05 < p(custom)
     block5 = [f"block5_conv{number}" for number in (1, 2, 3)]
     trunk = deadfilters.committed()["trunk"].set_index("layer").loc[block5, "never fire"]
-    filters = heavy.filters.set_index("layer").loc[block5]
     assert trunk.astype(int).tolist() == [215, 73, 1]
-    assert (filters["fires"] == 0).groupby(level=0).sum().tolist() == [369, 305, 501]
-    assert filters.groupby(level=0).size().tolist() == [512] * 3
+    for run, silent in ((heavy, [244, 133, 102]), (default, [369, 305, 501])):
+        filters = run.filters.set_index("layer").loc[block5]
+        assert (filters["fires"] == 0).groupby(level=0).sum().tolist() == silent
+        assert filters.groupby(level=0).size().tolist() == [512] * 3
