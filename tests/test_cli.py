@@ -189,7 +189,7 @@ def test_only_reference_results_get_committed_tables(splits):
     parameters = TrainingParameters(**config.chapter_parameters("smoke", "03_cnn_light"))
     run = study.run("cnn_light", parameters)
     result = call("generalise", run.folder, "--profile", "smoke", "--commit")
-    assert f"No reference results: {run.name}" in result.output
+    assert f"No reference results, or trained again since: {run.name}" in result.output
 
 
 def test_a_parameter_that_is_no_yaml_is_text():
