@@ -207,13 +207,20 @@ def test_what_the_page_says_of_cnn_light_with_augmentation():
     assert augmented.accuracy("perturbed").low > 0.95
 
 
+def test_what_the_page_says_of_the_final_model_with_augmentation():
+    (augmented,), plain = runs.counted("final", augmented=True), runs.counted("final")
+    assert round(augmented.accuracy("perturbed").value, 4) == 0.9720
+    assert [round(run.accuracy("perturbed").value, 4) for run in plain] == [0.9303, 0.9433, 0.9023]
+
+
 def test_what_the_page_says_of_the_yardstick_and_of_the_leader():
     yardstick = dataset.read()["baseline"].set_index("images")
     found = [*runs.counted(), *runs.counted(augmented=True)]
     assert max(run.accuracy("perturbed").high for run in found) < yardstick["low"]["perturbed"]
     assert max(run.accuracy().high for run in found) > yardstick["low"]["clean"]
-    leader = max(found, key=lambda run: run.accuracy("perturbed").value)
-    assert (leader.spec.model, leader.spec.augment) == ("cnn_light", True)
+    leaders = sorted(found, key=lambda run: run.accuracy("perturbed").value)[-2:]
+    assert {(run.spec.model, run.spec.augment) for run in leaders} == {("cnn_light", True), ("final", True)}
+    (leader,) = runs.counted("cnn_light", augmented=True)
     shares = leader.generalisation.groupby(["name", "strength"])["accuracy"].first()
     for name in ("translation", "brightness", "colour cast"):
         assert shares[name, 3] < 0.6 < 0.9 < shares["clean", 0]
