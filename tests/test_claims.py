@@ -224,6 +224,9 @@ def test_what_the_page_says_of_the_yardstick_and_of_the_leader():
     shares = leader.generalisation.groupby(["name", "strength"])["accuracy"].first()
     for name in ("translation", "brightness", "colour cast"):
         assert shares[name, 3] < 0.6 < 0.9 < shares["clean", 0]
+    (other,) = runs.counted("final", augmented=True)
+    shares = other.generalisation.groupby(["name", "strength"])["accuracy"].first()
+    assert max(shares[name, 3] for name in ("brightness", "colour cast")) < 0.6 < 0.9 < shares["translation", 3]
     finals = [run.accuracy("perturbed").value for run in runs.counted("final")]
     mobile = runs.reference("mobilenet_small")
     assert min(finals) < mobile.accuracy("perturbed").value < max(finals)
