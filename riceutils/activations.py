@@ -91,7 +91,7 @@ def measure(model: keras.Model, images: np.ndarray, preprocessing: str = "rgb") 
     - ``fires``: share of images with at least one output above zero
     - ``maximum``, ``mean``, and ``p99``, the 99th percentile of some ``SAMPLE`` outputs drawn evenly from all images
     - ``apoz_grain``, ``mean_grain``, ``p99_grain``: the same over grain pixels only. A pixel of a map belongs to the
-      grain if at least half of the image area that it stands for has a grey value over 20.
+      grain if at least half of the image area that it stands for has a grey value over 20. NaN where none does.
     - ``redundancy``: largest absolute correlation, over all pixels, with another filter of the layer, which is
       ``nearest``. Neither is known (NaN, -1) for a filter whose output is constant, or that is alone.
     """
@@ -164,7 +164,7 @@ def _table(layer: str, total: dict[str, list[np.ndarray]], images: int) -> pd.Da
     sums = {name: parts[0] for name, parts in total.items() if not name.startswith("sample")}
     p99, p99_grain = (_percentile(np.concatenate(total[name])) for name in ("sample", "sample_grain"))
     redundancy, nearest = _neighbours(sums["mean"] / images, sums["products"] / images)
-    grain = max(float(sums["grain"]), 1.0)
+    grain = float(sums["grain"]) or np.nan  # no pixel of a map need be grain where maps are small
     return pd.DataFrame(
         {
             "layer": layer,

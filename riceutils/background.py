@@ -66,7 +66,8 @@ def table(built: Mapping[str, Run | Sequence[Run]], published: Mapping[str, str]
     """Trainings by name: what was published, the reference result, and this build's run.
 
     Columns: training, parameters, published (text, "" where nothing was), reference (test accuracy with Wilson's 95 %
-    interval, or mean and range of several seeds), seeds, epochs (of the reference), this build (may be none). Without
+    interval, or mean and range of several seeds), seeds, epochs (of the reference, a range where seeds differ), this
+    build (may be none). Without
     ``published`` there is no such column.
     """
     rows = []
@@ -74,11 +75,16 @@ def table(built: Mapping[str, Run | Sequence[Run]], published: Mapping[str, str]
         ours = [own] if isinstance(own, Run) else list(own)
         kept = committed(name)
         count = next((run.record["parameters"] for run in (*kept, *ours)), "")
-        measured = (accuracy(kept), len(kept), len(kept[0].history)) if kept else ("not measured yet", "", "")
+        measured = (accuracy(kept), len(kept), _span(kept)) if kept else ("not measured yet", "", "")
         rows.append((name, count, (published or {}).get(name, ""), *measured, accuracy(ours)))
     names = ["training", "parameters", "published", "reference", "seeds", "epochs", "this build"]
     found = pd.DataFrame(rows, columns=names)
     return found if published else found.drop(columns="published")
+
+
+def _span(found: Sequence[Run]) -> str:
+    lengths = [len(run.history) for run in found]
+    return "–".join(map(str, sorted({min(lengths), max(lengths)})))
 
 
 def trained(built: Mapping[str, Run]) -> pd.DataFrame:
@@ -96,7 +102,7 @@ def accuracy(found: Sequence[Run]) -> str:
     if len(found) == 1:
         return str(found[0].accuracy())
     values = [run.accuracy().value for run in found]
-    return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})" if found else ""
+    return f"{np.mean(values):.4f} ({min(values):.4f}–{max(values):.4f})" if found else ""
 
 
 def silenced(groups: Sequence[Sequence[Run]], block: str) -> pd.DataFrame:

@@ -43,8 +43,8 @@ def curves(runs: Mapping[str, Run]) -> Chart:
 
 
 def histories(groups: Mapping[str, Sequence[Run]]) -> Chart:
-    """Validation accuracy and loss, and training loss, per epoch: a line for each group of runs, the mean of its seeds
-    in a band from the lowest to the highest."""
+    """Validation accuracy and loss, and training loss, per epoch: a line for each group of runs, the mean of those of
+    its seeds that got that far, in a band from the lowest to the highest."""
     canvas, axes = figure(3.6, 1, 3)
     tables = []
     for (label, runs), color in zip(groups.items(), PALETTE, strict=False):
@@ -103,7 +103,7 @@ def zeros(run: Run) -> Chart:
         yticks=range(len(layers)),
         yticklabels=layers,
     )
-    axis.invert_yaxis()
+    axis.set_ylim(len(layers) - 0.5, -0.5)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.5 / (0.42 * len(layers) + 1.3)), ncols=3, fontsize=8)
     return canvas, filters
 
@@ -117,7 +117,7 @@ def flops_by_layer(model: keras.Model) -> Chart:
     axes[0, 0].bar_label(bars, [f"{share:.1%}" for share in counted["share"]], padding=3, fontsize=8)
     axes[0, 0].set(xlabel="MFLOPs per image")
     axes[0, 0].margins(x=0.12)
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylim(len(counted) - 0.5, -0.5)
     return canvas, table
 
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from riceutils import ledger
@@ -126,22 +127,30 @@ def cost(overview: pd.DataFrame, quantity: str, without: Sequence[str] = ()) -> 
 
 
 def place_names(axis: Axes, named: pd.DataFrame, lines: Sequence[tuple[float, ...]]) -> None:
-    """Write each name beside its point (x, y, name), off the ``lines`` (x0, y0, x1, y1) and other names if it can."""
+    """Write each name beside its point (x, y, name), off the ``lines`` (x0, y0, x1, y1), other names and nearer points
+    if it can; a thin line leads from a name further off to its point."""
     axis.get_figure().draw_without_rendering()  # type: ignore[union-attr]  # the layout decides where pixels lie
     ends = axis.transData.transform(np.reshape(lines, (-1, 2))).reshape(-1, 2, 2)
     taken = [Bbox([end.min(axis=0) - 3, end.max(axis=0) + 3]) for end in ends]
     places = [(dx, dy) for dy in (0, 7, -7, 11, -11, 16, -16, 22, -22) for dx in (6, -6)]  # points
-    for x, y, name in named.itertuples(index=False):
-        text = axis.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=8, va="center")
+    points = axis.transData.transform(named.iloc[:, :2].to_numpy(float))
+    leader = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+    for number, (x, y, name) in enumerate(named.itertuples(index=False)):
+        text = axis.annotate(
+            name, (x, y), (0, 0), textcoords="offset points", fontsize=8, va="center", arrowprops=leader
+        )
         tried = []
         for place in places:
             text.set(position=place, ha="left" if place[0] > 0 else "right")
-            box = text.get_window_extent()
+            box = Text.get_window_extent(text)  # of the name alone, without its leader
+            end = (box.x0 if place[0] > 0 else box.x1, (box.y0 + box.y1) / 2)
+            astray = int(np.argmin(np.hypot(*(points - end).T))) != number
             outside = box.x0 < axis.bbox.x0 or box.x1 > axis.bbox.x1 or box.y0 < axis.bbox.y0 or box.y1 > axis.bbox.y1
-            tried.append(box.count_overlaps(taken) + 10 * outside)
+            tried.append(box.count_overlaps(taken) + 2 * astray + 10 * outside)
         place = places[int(np.argmin(tried))]
         text.set(position=place, ha="left" if place[0] > 0 else "right")
-        taken.append(text.get_window_extent())
+        text.arrow_patch.set_visible(abs(place[1]) > 7)  # type: ignore[union-attr]
+        taken.append(Text.get_window_extent(text))
 
 
 def efficiency(overview: pd.DataFrame, without: Sequence[str] = ()) -> Chart:

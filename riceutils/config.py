@@ -27,10 +27,10 @@ Counts = Annotated[
 ]
 Epochs = Annotated[int, Field(ge=1, le=1000, description="epoch limit; training may end sooner")]
 Batch = Annotated[int, Field(ge=1, le=4096, description="images per training step")]
-Rate = Annotated[float, Field(gt=0, le=1, description="of Adam")]
+Rate = Annotated[float, Field(gt=0, le=1, description="learning rate of Adam")]
 Initializer = Annotated[
     Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal"],
-    Field(description="of the kernels, by its name in Keras"),
+    Field(description="initialiser of the kernels, by its name in Keras"),
 ]
 Weights = Annotated[str, Field(min_length=1, description="pretrained: imagenet, hed, none, a file, or auto")]
 Slimmable = Literal["cnn", "cnn_light", "googlenet_light", "vgg_custom", "final"]

@@ -46,7 +46,7 @@ def shares(rows: pd.DataFrame) -> Chart:
 
 
 def waking(rows: pd.DataFrame) -> Chart:
-    """Share of trainings that had not yet left ln C after each epoch, a row per condition."""
+    """Share of trainings that had not yet begun to learn after each epoch, diverged ones included, by condition."""
     epochs, table = range(1, int(rows["epochs"].max()) + 1), {}
     for name, group in rows.groupby("condition", sort=False):
         left = np.where(group["state"] == "alive", group["epochs"], np.inf)
@@ -57,7 +57,7 @@ def waking(rows: pd.DataFrame) -> Chart:
     sns.heatmap(waiting, annot=True, fmt=".0%", vmin=0, vmax=1, cmap="Blues", cbar=False, linewidths=1, ax=axis)
     axis.tick_params(axis="y", labelsize=8, rotation=0)
     axis.set(xlabel="epoch", ylabel="")
-    axis.set_title("share of trainings that have not yet left ln C", fontsize=10)
+    axis.set_title("share of trainings that have not yet begun to learn", fontsize=10)
     named = waiting.rename_axis("condition").reset_index()
     return canvas, named.melt("condition", var_name="epoch", value_name="share")
 
@@ -68,6 +68,7 @@ def layers(diagnosis: pd.DataFrame) -> Chart:
     ``diagnosis``: second table of ``dead.experiment``. An exact zero has no logarithm: it stands at the bottom edge,
     as a cross. What exploded on the way to its death leaves the panel at the top.
     """
+    diagnosis = diagnosis[(diagnosis["state"] != "diverged") | (diagnosis["moment"] == "start")]  # all of it is NaN
     canvas, axes = figure(6.6, 2, 2, sharex=True)
     for axis, (quantity, title) in zip(axes.flat, QUANTITIES.items(), strict=True):
         floor = diagnosis[quantity][diagnosis[quantity] > 0].min() / 3
@@ -100,12 +101,12 @@ def layers(diagnosis: pd.DataFrame) -> Chart:
 
 
 COUNTS = {
-    "ko": "{where}: 학습 {trainings}번 가운데 {stuck}번이 끝까지 ln C에 머물렀습니다. 그중 마지막 특징이 모두 정확히 "
-    "0인 것은 {dead}번, 그렇지 않은 것은 {vanished}번입니다. 이와 별도로, 학습 {late}번은 첫 에포크가 지나도록 "
-    "머물다가 스스로 벗어났습니다.",
-    "en": "{where}: of {trainings} trainings, {stuck} were still at ln C at the end. In {dead} of these the last "
-    "features were all exactly zero, in {vanished} they were not. {late} trainings stayed there past their first epoch "
-    "and then left of their own accord.",
+    "ko": "{where}: 학습 {trainings}번 가운데 {stuck}번이 멈췄습니다. 그중 마지막 특징이 모두 정확히 "
+    "0인 것은 {dead}번, 그렇지 않은 것은 {vanished}번입니다. 그 밖에 첫 에포크가 지나도록 "
+    "ln C에 머물다가 스스로 벗어난 학습은 {late}건입니다.",
+    "en": "{where}: of {trainings} trainings, {stuck} got stuck. In {dead} of these the last features were all "
+    "exactly zero, in {vanished} they were not. Trainings that stayed at ln C past their first epoch and then left of "
+    "their own accord: {late}.",
 }
 WHERE = {
     "study": {"ko": "연구의 설정({condition})", "en": "The Study's setting ({condition})"},
@@ -116,7 +117,7 @@ WHERE = {
 def counts(reference: Mapping[str, pd.DataFrame]) -> None:
     """Display how many trainings of the reference experiment got stuck, in the Study's setting and in all."""
     if "experiment" not in reference:
-        page.note("empty", label=page.phrases()["label_reference"])
+        page.note("unmeasured", label=page.phrases()["label_reference"])
         return
     rows, study = reference["experiment"], dead.CONDITIONS[0].name
     own = rows[rows["condition"] == study]

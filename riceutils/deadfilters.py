@@ -95,14 +95,17 @@ def looks(run: Run, images: np.ndarray) -> pd.DataFrame:
 
 
 def impressions(table: pd.DataFrame) -> pd.DataFrame:
-    """:func:`looks` of whole networks: a row per model, all its layers and seeds together, weighted by filters."""
+    """:func:`looks` of whole networks: a row per model, all its layers and seeds together, weighted by filters.
+
+    ``filters`` are those of one network."""
     shares = ["looks black", "looks black, one scale", "black", "never fire"]
     counts = table[shares].mul(table["filters"], axis=0)
     counts["of those dead"] = counts["looks black"] * table["of those dead"].fillna(0)
     sums = counts.assign(filters=table["filters"]).groupby(table["model"], sort=False).sum()
     found = sums[shares].div(sums["filters"], axis=0)
     found["of those dead"] = sums["of those dead"] / sums["looks black"].where(sums["looks black"] > 0)
-    found.insert(0, "filters", sums["filters"].astype(int))
+    seeds = table.groupby("model", sort=False)["seed"].nunique() if "seed" in table else 1
+    found.insert(0, "filters", (sums["filters"] / seeds).astype(int))
     return found.reset_index()
 
 

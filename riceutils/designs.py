@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
@@ -199,5 +200,5 @@ def refusal() -> str:
     try:
         applications.VGG16(include_top=True, weights="imagenet", classes=10)  # refused before anything is downloaded
     except ValueError as error:
-        return f"{type(error).__name__}: {error}"
+        return textwrap.fill(f"{type(error).__name__}: {error}", 90)
     return "accepted"

@@ -116,7 +116,7 @@ def ledger(present: Mapping[str, Run] | None = None) -> pd.DataFrame:
     """Published figures beside ours: ``model, quantity, published, reference, this build, verdict``.
 
     ``present`` maps a model to this build's run. Verdicts rest on the reference figure alone: ``exact`` (equal in
-    all printed digits), ``within interval`` (the published figure lies in the reference's 95 % interval),
+    all printed digits), ``within interval`` (its 95 % interval holds a value that rounds to the published one),
     ``erratum`` (the source is wrong), ``differs``, ``not measured``. Of the reference runs that count
     (:func:`riceutils.runs.counted`) the lowest seed stands for its model.
     """
@@ -224,6 +224,7 @@ def _verdict(row: tuple[str, str], published: str, figure: Interval | None) -> s
         return "erratum"
     if round(figure.value, _digits(published)) == float(published):
         return "exact"
-    if figure.low <= float(published) <= figure.high:
+    half = 0.5 * 10 ** -_digits(published)  # a printed figure stands for all that round to it
+    if figure.low <= float(published) + half and float(published) - half <= figure.high:
         return "within interval"
     return "differs"

@@ -6,7 +6,8 @@ import base64
 import html
 import inspect
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from functools import cache
 from types import CodeType
 from typing import Any
@@ -16,10 +17,19 @@ import pandas as pd
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
-from riceutils import config, files, runs
+from riceutils import config, files, runs, study
 from riceutils.runs import Run, Spec
 
 LANGUAGES = ("ko", "en")
+PROTOCOL = {
+    "image_size": 224,
+    **runs.PUBLISHED,
+    "augment": False,
+    "time_limit": 0,
+    "weights": "imagenet",
+    "preprocessing": "rgb",
+}
+NUMBER = re.compile(r"< 1e-\d+")  # a bound of a p-value
 ROWS = 60  # of a table behind a figure; the CSV beside it has them all
 
 
@@ -68,7 +78,9 @@ def uncounted() -> None:
 
 def adapted(spec: Spec) -> None:
     """Say that the reference results of a model rest on other settings than the published ones, and on which."""
-    note("adapted", model=spec.model, initializer=spec.initializer, rate=f"{spec.learning_rate:g}")
+    used = {name: (getattr(spec, name), value) for name, value in PROTOCOL.items() if name != "time_limit"}
+    changes = [f"{name} {ours} ({theirs})" for name, (ours, theirs) in used.items() if ours not in (None, theirs)]
+    note("adapted", model=spec.model, changes=", ".join(changes))
 
 
 def missing(built: Mapping[str, Run]) -> None:
@@ -90,6 +102,8 @@ def code(name: Any) -> Markup:
 def _cell(value: Any) -> str:
     if isinstance(value, Markup):
         return value
+    if isinstance(value, str) and NUMBER.fullmatch(value):
+        return Markup(f'<span class="rice-number">{html.escape(value)}</span>')
     if isinstance(value, tuple):  # a shape
         return "×".join(map(str, value))
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
@@ -98,8 +112,8 @@ def _cell(value: Any) -> str:
         number = float(value)
         if np.isnan(number):
             return ""
-        if 0 < abs(number) < 1e-4:
-            return f"{number:.1e}"
+        if 0 < abs(number) < 1e-4 or abs(number) >= 1e12:
+            return Markup(f'<span class="rice-number">{number:.1e}</span>')
         return f"{number:.4f}" if abs(number) < 10 else f"{number:,.1f}"
     if isinstance(value, str) and value.isdigit() and len(value) > 4:
         return f"{int(value):,}"
@@ -130,13 +144,61 @@ def chart(figure: Figure, content: pd.DataFrame) -> None:
     folded(content)
 
 
-def folded(content: pd.DataFrame) -> None:
-    """Display a table folded away, its first rows shown when opened, with a CSV of all of it to download."""
+def folded(content: pd.DataFrame, title: str = "data") -> None:
+    """Display a table folded away under a phrase, its first rows shown when opened, with a CSV of all of it."""
     csv = base64.b64encode(content.to_csv(index=False, float_format="%.6g").encode()).decode()
     more = spans("shortened", "p", total=len(content), shown=ROWS) if len(content) > ROWS else ""
     link = f'<a download="table.csv" href="data:text/csv;base64,{csv}">CSV</a>'
     inside = f'<div class="rice-scroll">{_html(content.head(ROWS))}</div>{more}{link}'
-    display(HTML(f'<details class="rice-data"><summary>{spans("data")}</summary>{inside}</details>'))
+    display(HTML(f'<details class="rice-data"><summary>{spans(title)}</summary>{inside}</details>'))
+
+
+def about(label: str, run: Run, tested: int = 0) -> None:
+    """Say whether a reference result or this build follows, and on how many images it was ``tested``: all, if 0."""
+    images = f"{tested or run.record['data']['images']['test']:,}"
+    note(label, kind=phrases()[run.record["data"]["kind"]], size=run.spec.image_size, images=images)
+
+
+def both(run: Run, function: Callable[[Run], Any]) -> None:
+    """Display ``function`` of the reference result, if there is one, and of this build's run, each under its name.
+
+    ``function`` gives a table, ``(figure, table)``, or None when the run has no such figures, which is said. A table
+    that rests on fewer test images than all says on how many in its column ``n``.
+    """
+    for label, shown in study.shown(run).items():
+        result, name = function(shown), label.replace(" ", "_")
+        if result is None:
+            note("unmeasured", label=phrases()[f"label_{name}"])
+            continue
+        content = result[1] if isinstance(result, tuple) else result
+        about(name, shown, int(content["n"].max()) if "n" in content else 0)
+        _display(result)
+
+
+def _display(result: pd.DataFrame | tuple[Figure, pd.DataFrame]) -> None:
+    if isinstance(result, tuple):
+        chart(*result)
+    else:
+        table(result)
+
+
+def compared(name: str, function: Callable[[Any], Any], built: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+    """Display ``function`` (a table or chart) of the table ``name``: of the reference results, then of this build,
+    unless such a table is made for the reference results only."""
+    for label, tables in (("label_reference", reference), ("label_this_build", built)):
+        if tables is built and name not in built:
+            continue
+        result = function(tables[name]) if name in tables else None
+        nothing = result is None or (isinstance(result, pd.DataFrame) and result.empty)
+        said = "of" if not nothing else "empty" if name in tables else "unmeasured"
+        note(said, label=phrases()[label])
+        if not nothing:
+            _display(result)
+
+
+def measured(name: str, built: Mapping[str, pd.DataFrame], reference: Mapping[str, pd.DataFrame]) -> None:
+    """:func:`compared`, of a table as it is."""
+    compared(name, lambda found: found, built, reference)
 
 
 def source(model: str, *above: str) -> None:

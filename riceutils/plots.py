@@ -71,9 +71,9 @@ def feature_maps(outputs: np.ndarray, layer: str) -> Chart:
     height, width, filters = outputs.shape
     top = float(outputs.max())
     tiles, corners = mosaic(np.moveaxis(outputs, -1, 0))
-    canvas, axes = figure(WIDTH * tiles.shape[0] / tiles.shape[1] + 0.9)
+    canvas, axes = figure(WIDTH * tiles.shape[0] / tiles.shape[1] + 1.0)
     axis = axes[0, 0]
-    picture = axis.imshow(tiles, vmin=0, vmax=top or 1, cmap="viridis", interpolation="nearest", aspect="auto")
+    picture = axis.imshow(tiles, vmin=0, vmax=top or 1, cmap="viridis", interpolation="nearest")
     axis.axis("off")
     for number in np.flatnonzero(~outputs.any(axis=(0, 1))):
         y, x = corners[number]
@@ -81,7 +81,7 @@ def feature_maps(outputs: np.ndarray, layer: str) -> Chart:
             axis.plot([x, x + width - 1], ends, color="w", linewidth=1)
     title = f"{layer}: {filters} maps of {height}×{width}, one scale, values 0 to {top:.3g}"
     canvas.suptitle(title, fontsize=11)
-    canvas.colorbar(picture, ax=axis, orientation="horizontal", fraction=0.08, aspect=60, pad=0.02)
+    canvas.colorbar(picture, ax=axis, orientation="horizontal", fraction=0.08, aspect=60, pad=0.03)
     flat = outputs.reshape(-1, filters)
     table = pd.DataFrame(
         {
@@ -107,7 +107,7 @@ def kernels(model: keras.Model, preprocessing: str = "rgb") -> Chart:
     top = float(np.abs(weights).max()) or 1.0
     tiles, _ = mosaic(0.5 + np.moveaxis(weights, -1, 0) / (2 * top))
     canvas, axes = figure(WIDTH * tiles.shape[0] / tiles.shape[1] + 0.4)
-    axes[0, 0].imshow(tiles, interpolation="nearest", aspect="auto")
+    axes[0, 0].imshow(tiles, interpolation="nearest")
     axes[0, 0].axis("off")
     size = f"{weights.shape[0]}×{weights.shape[1]}"
     canvas.suptitle(
@@ -119,7 +119,7 @@ def kernels(model: keras.Model, preprocessing: str = "rgb") -> Chart:
 
 
 def architecture(model: keras.Model) -> Chart:
-    """Outline of a network: a block per layer, its height the side of the output, its width the channels (log)."""
+    """Outline of a network: a block per layer, height by the side of the output, width by its channels."""
     rows = []
     for layer in model.layers:
         shape = layer.output.shape[1:]
@@ -139,7 +139,8 @@ def architecture(model: keras.Model) -> Chart:
             axis.text(x + width / 2, height / 2 + 0.3, text, ha="center", va="bottom", rotation=60, fontsize=8)
         x += width + 0.12
     tallest = np.sqrt(table["side"].max())
-    axis.set(xlim=(-0.2, x + 0.6), ylim=(-tallest / 2 - 0.5, tallest / 2 + 4.5))
+    axis.set(xlim=(-0.2, x + 0.6), ylim=(-tallest / 2 - 0.5, tallest / 2 + (4.5 if len(table) <= 24 else 0.5)))
+    axis.set_title("height: side of the output (square root); width: its channels (log)", fontsize=8, color="0.4")
     axis.axis("off")
     handles = [Rectangle((0, 0), 1, 1, color=color) for color in kinds.values()]
     axis.legend(
@@ -148,10 +149,11 @@ def architecture(model: keras.Model) -> Chart:
     return canvas, table
 
 
-def prediction(image: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> Chart:
-    """An image uint8 (H, W, 3) and the probabilities (classes,) that a network gives it."""
+def prediction(image: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], truth: str) -> Chart:
+    """An image uint8 (H, W, 3) of class ``truth`` and the probabilities (classes,) that a network gives it."""
     canvas, axes = figure(2.8, 1, 2, width_ratios=(1, 2.4))
     axes[0, 0].imshow(image)
+    axes[0, 0].set_title(f"true class: {truth}", fontsize=9)
     axes[0, 0].axis("off")
     colors = [PALETTE[0] if p == probabilities.max() else "0.7" for p in probabilities]
     bars = axes[0, 1].barh(list(classes), probabilities, color=colors)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from riceutils import config, runs
-from riceutils.page import Markup, phrases, spans
+from riceutils.page import Markup, code, phrases, spans
 
 PACKAGES = ("tensorflow", "keras")
 
@@ -17,9 +17,9 @@ PACKAGES = ("tensorflow", "keras")
 def profiles(*names: str, chapter: str = "02_cnn") -> pd.DataFrame:
     """A row per profile: the parameters of ``chapter`` in which they differ, and the profile's own description."""
     settings = pd.DataFrame([config.chapter_parameters(name, chapter) for name in names]).astype(str)
-    settings = settings.loc[:, (settings != settings.iloc[0]).any()]
+    settings = settings.loc[:, (settings != settings.iloc[0]).any()].map(code).rename(columns=code)
     notes = [Markup(spans(config.profile(name).get("description", {"ko": "", "en": ""}))) for name in names]
-    return settings.assign(note=notes).set_axis(pd.Index(names, name="profile")).reset_index()
+    return settings.assign(note=notes).set_axis(pd.Index(map(code, names), name="profile")).reset_index()
 
 
 def made_with() -> pd.DataFrame:

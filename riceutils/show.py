@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from riceutils import comparison, config, evaluation, files, ledger, runs, study
+from riceutils import comparison, config, errata, evaluation, files, ledger, runs, study
 from riceutils.data import Splits
-from riceutils.page import Markup, adapted, bounded, chart, code, note, phrases, spans, table
+from riceutils.page import PROTOCOL, Markup, about, adapted, bounded, code, compared, note, phrases, spans, table
+from riceutils.page import both as both
+from riceutils.page import chart as chart
 from riceutils.page import discarded as discarded  # for chapters, which find all displays here
 from riceutils.page import folded as folded
+from riceutils.page import measured as measured
 from riceutils.page import missing as missing
 from riceutils.page import source as source
 from riceutils.page import uncounted as uncounted
 from riceutils.runs import Run, Spec
 
-PROTOCOL = {
-    "image_size": 224,
-    **runs.PUBLISHED,
-    "augment": False,
-    "time_limit": 0,
-    "weights": "imagenet",
-    "preprocessing": "rgb",
-}
 LIMITS = ("epochs", "patience", "time_limit")  # of a training, which may end it early
 PROTOCOL_IMAGES = {"train": 60_000, "validation": 7_500, "test": 7_500}
 
@@ -36,9 +30,9 @@ def settings(parameters: config.DataParameters, splits: Splits | None = None) ->
     """Display the parameters of this build and, if it uses images, what they are and where it departs from the
     protocol."""
     meanings = phrases()["parameters"]
-    rows = [(code(name), str(value), Markup(spans(meanings[name]))) for name, value in parameters.model_dump().items()]
-    # A page tells no local paths.
-    rows = [(name, Path(value).name if "/" in value else value, meaning) for name, value, meaning in rows]
+    values = {name: str(value) for name, value in parameters.model_dump().items()}
+    values = {name: Path(value).name if "/" in value else value for name, value in values.items()}  # no local paths
+    rows = [(code(name), code(value) if value else "", Markup(spans(meanings[name]))) for name, value in values.items()]
     table(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
     if splits is None:
         return
@@ -46,16 +40,16 @@ def settings(parameters: config.DataParameters, splits: Splits | None = None) ->
     note("demonstration" if splits.kind == "synthetic" else "real_build", images=f"{sum(counts.values()):,}")
     if isinstance(parameters, config.BackgroundParameters):
         return  # there is no one protocol that these would depart from
-    values = parameters.model_dump()
+    used = parameters.model_dump()
     if isinstance(parameters, config.PretrainedParameters):
         spec = study.spec("vgg16", parameters, splits)  # auto resolved
-        values |= {"weights": spec.weights, "preprocessing": spec.preprocessing}
+        used |= {"weights": spec.weights, "preprocessing": spec.preprocessing}
     departures: list[tuple[str, str, str]] = [
-        (code(k), str(v), str(values[k])) for k, v in PROTOCOL.items() if k in values and values[k] != v
+        (code(k), code(v), code(used[k])) for k, v in PROTOCOL.items() if k in used and used[k] != v
     ]
     departures += [(k, f"{v:,}", f"{counts[k]:,}") for k, v in PROTOCOL_IMAGES.items() if counts[k] != v]
     if splits.kind == "synthetic":
-        departures.append((code("data"), "Rice Image Dataset", "synthetic"))
+        departures.append((code("data"), "Rice Image Dataset", code("synthetic")))
     note("deviations" if departures else "no_deviations")
     if departures:
         table(pd.DataFrame(departures, columns=["parameter", "published", "this build"]))
@@ -112,7 +106,7 @@ def difference(run: Run) -> None:
         points = f"{100 * (ours.value - theirs.value):+.1f}"
         note("difference", which=phrases()[which], points=points, overlap=overlap, ours=ours, theirs=theirs)
     settings: list[tuple[str, str, str]] = [
-        (code(name), str(theirs), str(getattr(run.spec, name)))
+        (code(name), code(theirs), code(getattr(run.spec, name)))
         for name, theirs in reference.spec.model_dump().items()
         if name != "data" and getattr(run.spec, name) != theirs
     ]
@@ -147,9 +141,9 @@ def against(run: Run, other: Run) -> None:
         twin = next((found for found in candidates if set(_differing(found.spec, wanted)) <= set(LIMITS)), None)
         pairs = {"reference": (reference, twin)} | pairs if twin else pairs
     if "reference" not in pairs:
-        note("empty", label=phrases()["label_reference"])
+        note("unmeasured", label=phrases()["label_reference"])
     for label, pair in pairs.items():
-        _about(label, pair[0])
+        about(label, pair[0])
         names = _differing(pair[0].spec, pair[1].spec)
         rows = []
         for each in pair:
@@ -190,48 +184,6 @@ def drawn_with(model: str, run: Run) -> Run:
     return run
 
 
-def _about(label: str, run: Run) -> None:
-    """Say whether a reference result or this build follows, and what it was tested on."""
-    images = f"{run.record['data']['images']['test']:,}"
-    note(label, kind=phrases()[run.record["data"]["kind"]], size=run.spec.image_size, images=images)
-
-
-def both(run: Run, function: Callable[[Run], Any]) -> None:
-    """Display ``function`` of the reference result, if there is one, and of this build's run, each under its name.
-
-    ``function`` gives a table, ``(figure, table)``, or None when the run has no such figures, which is said.
-    """
-    for label, shown in study.shown(run).items():
-        _about(label.replace(" ", "_"), shown)
-        result = function(shown)
-        if isinstance(result, tuple):
-            chart(*result)
-        elif result is None:
-            note("empty", label=phrases()[f"label_{label.replace(' ', '_')}"])
-        else:
-            table(result)
-
-
-def compared(name: str, function: Callable[[Any], Any], built: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
-    """Display ``function`` (a table or chart) of the table ``name``: of the reference results, then of this build,
-    unless such a table is made for the reference results only."""
-    for label, tables in (("label_reference", reference), ("label_this_build", built)):
-        if tables is built and name not in built:
-            continue
-        result = function(tables[name]) if name in tables else None
-        nothing = result is None or (isinstance(result, pd.DataFrame) and result.empty)
-        note("empty" if nothing else "of", label=phrases()[label])
-        if isinstance(result, tuple):
-            chart(*result)
-        elif not nothing:
-            table(result)
-
-
-def measured(name: str, built: Mapping[str, pd.DataFrame], reference: Mapping[str, pd.DataFrame]) -> None:
-    """:func:`compared`, of a table as it is."""
-    compared(name, lambda found: found, built, reference)
-
-
 def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
     """Display McNemar's exact test on the perturbed images for every pair of runs with the same test images.
 
@@ -253,6 +205,14 @@ def pairwise(compared: Mapping[str, Run | None], label: str) -> None:
         table(pd.DataFrame(rows, columns=["first", "second", "rank", "only first right", "only second right", "p"]))
 
 
+def erratum(number: int, claim: bool = True) -> None:
+    """Display what a source claims in an erratum and what checking it gave, each named as what it is."""
+    entry, figures = errata.load()[number], errata.values(number)
+    if claim:
+        note("claimed", source=entry.source, text=entry.claim, **figures)
+    note("checked", number=number, text=entry.found, **figures)
+
+
 def footer(chapter: str, used: Iterable[Run] = (), splits: Splits | None = None) -> None:
     """Display the record of the runs that a chapter used; leave a small one for the build's graph.
 
@@ -272,7 +232,8 @@ def footer(chapter: str, used: Iterable[Run] = (), splits: Splits | None = None)
                 "training version": record["training_version"],
                 "code": record["code"][:8],
                 "seed": run.spec.seed,
-                "stopped": f"{record['stopped']} ({len(run.history)})",
+                "stopped": record["stopped"],
+                "epochs": len(run.history),
                 "seconds": round(record["seconds"]["training"], 1),
                 "packages": ", ".join(f"{name} {version}" for name, version in record["packages"].items()),
                 "hardware": f"{hardware['machine']}, {hardware['cores']} cores{gpus}",

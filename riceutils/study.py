@@ -110,7 +110,7 @@ def predicted(profile: str) -> pd.DataFrame:
             if divided and features.size(divided, counts[0] * run.spec.classes) > features.limit():
                 continue
             pace = run.history["seconds"].median() / run.record["data"]["images"]["train"]
-            rows.append((model, pace * counts[0] * run.spec.classes * wanted.epochs / 3600))
+            rows.append((model, round(pace * counts[0] * run.spec.classes * wanted.epochs / 3600, 1)))
     return pd.DataFrame(rows, columns=["model", "hours"])
 
 

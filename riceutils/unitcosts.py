@@ -137,12 +137,16 @@ def latency(names: Sequence[str], rounds: int = 7) -> Chart:
 
 
 def recorded(overview: pd.DataFrame, built: Mapping[str, Run]) -> pd.DataFrame:
-    """A row per model of ``overview`` (see :func:`riceutils.ledger.overview`): parameters, FLOPs, and the milliseconds
-    per image that the records of the reference result and of this build's run hold, each at its own image size."""
+    """A row per model of ``overview`` (see :func:`riceutils.ledger.overview`): parameters, FLOPs, the reference's
+    accuracies (lowest seed), and the milliseconds per image that the records of the reference result and of this
+    build's run hold, each at its own image size."""
     table = overview.drop_duplicates("model")[["model", "parameters", "FLOPs"]].dropna().sort_values("FLOPs")
     table = table.astype({"parameters": int, "FLOPs": int})
-    table["reference"] = [_milliseconds(runs.reference(model)) for model in table["model"]]
-    table["this build"] = [_milliseconds(built.get(model)) for model in table["model"]]
+    found = [runs.reference(model) for model in table["model"]]
+    for which in ("clean", "perturbed"):
+        table[which] = [run.accuracy(which).value if run else float("nan") for run in found]
+    table["reference, ms"] = [_milliseconds(run) for run in found]
+    table["this build, ms"] = [_milliseconds(built.get(model)) for model in table["model"]]
     return table
 
 

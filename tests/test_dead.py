@@ -221,9 +221,9 @@ def test_how_many_got_stuck_is_said(states, monkeypatch):
     said = []
     monkeypatch.setattr(deadcharts.page, "display", lambda shown: said.append(shown.data))
     deadcharts.counts({"experiment": experiment_of(*states)})
-    assert f"of {len(states)} trainings, {sum(s in dead.STUCK for s in states)} were" in said[0]
+    assert f"of {len(states)} trainings, {sum(s in dead.STUCK for s in states)} got stuck" in said[0]
     assert f"In {states.count('dead')} of these" in said[0]
-    assert f"{states.count('alive')} trainings stayed" in said[0]
+    assert f"left of their own accord: {states.count('alive')}." in said[0]
 
 
 def test_what_is_not_there_is_said(monkeypatch):
@@ -231,8 +231,8 @@ def test_what_is_not_there_is_said(monkeypatch):
     monkeypatch.setattr(deadcharts.page, "display", lambda shown: said.append(shown.data))
     deadcharts.counts({})
     show.compared("experiment", dead.frequency, {"experiment": experiment_of("dead")}, {})
-    assert "nothing to show" in said[0]
-    assert "nothing to show" in said[1]
+    assert "not measured yet" in said[0]
+    assert "not measured yet" in said[1]
     assert "<table" in said[-1]
 
 

@@ -124,9 +124,10 @@ def test_what_the_page_says_of_the_pretrained_trunk():
 
 
 def test_what_the_page_says_of_depth_and_of_other_images():
-    for model, least, most in (("vgg_custom", 0.7, 1.0), ("vgg_light", 0.0, 0.1)):  # in the last block
-        fired = deadfilters.census([runs.reference(model)])["never fire"]
-        assert least < fired.iloc[-3:].sum() / fired.sum() < most
+    custom = deadfilters.census([runs.reference("vgg_custom")])
+    assert custom.loc[custom["share"].idxmax(), "layer"].startswith("block2")
+    silent = deadfilters.census([runs.reference("vgg_light")])["never fire"]
+    assert silent.iloc[-3:].sum() < 0.1 * silent.sum()
     probes = deadfilters.committed()["stability"].set_index(["model", "seed", "probe"]).loc["cnn", 0]
     assert probes.loc["test", "never fire"] == 17
     assert 17 - probes.loc["perturbed", "in both"] == 4

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from riceutils import background, config, evaluation, files, ledger, lightest, page, runs, show, study
+from riceutils.editions import translate_html
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +67,39 @@ def test_the_published_tflops_stand_among_a_model_s_figures(run):
 
 def test_a_p_too_small_for_a_float_is_not_shown_as_zero():
     text = shown(page.table, pd.DataFrame({"p": [2e-321, 2.4e-68, 0.5, float("nan")], "share": 0.0}))
-    cells = re.findall(r"<td>(.*?)</td>", text)
+    cells = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td>(.*?)</td>", text)]
     assert cells == ["&lt; 1e-300", "0.0000", "2.4e-68", "0.0000", "0.5000", "0.0000", "", "0.0000"]
+
+
+def test_a_table_tells_how_many_images_it_rests_on(run):
+    small = pd.DataFrame({"accuracy": [0.5], "n": [7]})
+    text = shown(show.both, run, lambda found: small if found is run else None)
+    assert "Reference results: not measured yet." in text
+    assert "px, 7 test images." in text
+    assert f"px, {len(run.predictions['labels'])} test images." in shown(
+        show.both, run, lambda found: small[["accuracy"]]
+    )
+
+
+def test_values_that_are_typed_in_stay_as_they_are_in_korean(parameters, splits):
+    text = translate_html(shown(show.settings, parameters, splits), "ko", {"glorot_uniform": "글로럿"})
+    assert "<code>glorot_uniform</code>" in text
+    assert "글로럿" not in text
+
+
+def test_what_a_source_states_is_told_from_what_checking_gave():
+    text = shown(show.erratum, 18)
+    assert text.index("Stated in the source (Case study)") < text.index("Found by checking (erratum 18)")
+    assert "Stated" not in shown(show.erratum, 18, False)
+
+
+def test_a_printed_figure_stands_for_all_that_round_to_it():
+    for low, verdict in ((0.9649, "within interval"), (0.9751, "differs")):
+        figure = evaluation.Interval(low + 0.02, low, low + 0.04, 100)
+        assert ledger._verdict(("vgg16", "macro precision"), "0.97", figure) == verdict
+    assert (
+        ledger._verdict(("vgg16", "macro precision"), "0.97", evaluation.Interval(0.95, 0.94, 0.9651, 9)) != "differs"
+    )
 
 
 def test_runs_of_other_code_are_named_in_one_line(run, monkeypatch):
@@ -111,7 +143,7 @@ def test_a_dead_reference_and_the_adapted_one_that_counts_are_told(run, monkeypa
     runs.commit(run)
     record = run.record | {"stopped": "dead", "gradient_share": 2e-5}
     files.write_json(tmp_path / "cnn_light-seed0" / "record.json", record)
-    assert "departs from them" not in shown(show.figures, "cnn_light", run)
+    assert "settings changed" not in shown(show.figures, "cnn_light", run)
     shutil.copytree(run.folder, tmp_path / "cnn_light-adapted-seed0")
     spec = run.record["spec"] | {"initializer": "he_normal", "learning_rate": 3e-4}
     files.write_json(tmp_path / "cnn_light-adapted-seed0" / "record.json", run.record | {"spec": spec})
@@ -119,7 +151,7 @@ def test_a_dead_reference_and_the_adapted_one_that_counts_are_told(run, monkeypa
     assert "seed 0, initialiser glorot_uniform and learning rate 0.001 was given up as dead after 1 epochs" in text
     assert "only 2.0e-05 of their gradient" in text
     for said in (text, shown(show.uncounted)):
-        assert "departs from them: initialiser he_normal, learning rate 0.0003" in said
+        assert "learning_rate 0.0003 (0.001), initializer he_normal (glorot_uniform)" in said
 
 
 def test_pictures_of_other_classes_than_the_reference_s_come_from_this_build(run, monkeypatch):
@@ -205,7 +237,7 @@ def test_two_settings_stand_side_by_side_reference_first(run, parameters, splits
     other = study.run("cnn_light", parameters, splits, augment=True)
     monkeypatch.setattr(runs, "REFERENCE", tmp_path)
     text = shown(show.against, run, other)
-    assert "nothing to show" in text
+    assert "not measured yet" in text
     assert "augment: False" in text
     assert "augment: True" in text
     for each in (run, study.run("cnn_light", parameters, splits, augment=True, epochs=2)):
