@@ -10,6 +10,7 @@ import pandas as pd
 
 from riceutils import claims, files, ledger, page, runs, verdicts
 
+LABELS = ("model", "seed", "heavier", "lighter", "seeds", "condition", "source", "counted", "quantity")
 WISHES = [  # limit in words, column and largest value of it; what is then best
     ("", "parameters", np.inf, "parameters"),
     ("", "FLOPs", np.inf, "FLOPs"),
@@ -43,7 +44,7 @@ def recommend(baseline: pd.DataFrame | None = None) -> pd.DataFrame:
     shared = {"seeds": "sum", "parameters": "first", "bytes": "first", "FLOPs": "first"}
     means = {"clean accuracy": "mean", "perturbed accuracy": "mean"}
     table = pd.DataFrame(figures, columns=["model", "training", *shared, *means])
-    table = table.groupby(["model", "training"], as_index=False).agg(shared | means)
+    table = table.groupby(["model", "training"], as_index=False).agg(means | shared)
     rows: list[dict[str, Any]] = []
     for limit, column, most, quantity in WISHES:
         order = {"ascending": [quantity in ("parameters", "FLOPs"), False], "by": [quantity, "perturbed accuracy"]}
@@ -85,7 +86,15 @@ def tell(claim: str) -> None:
         outcome = texts["verdicts"].get(found.judged.get(name), texts["context" if len(rows) else "empty"])
         page.note(texts["part"], name=texts[claim][name]["name"], rule=rule, verdict=outcome)
         if len(rows.columns) > 1:
-            (page.table if name in found.judged else page.folded)(rows)
+            (page.table if name in found.judged else page.folded)(_verdict_first(rows))
+
+
+def _verdict_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """The evidence with its verdict right behind the columns that say what a row is about."""
+    if "verdict" not in rows:
+        return rows
+    labels = [name for name in rows.columns if name in LABELS]
+    return rows[[*labels, "verdict", *(name for name in rows.columns if name not in (*labels, "verdict"))]]
 
 
 def used() -> pd.DataFrame:

@@ -249,7 +249,9 @@ def frequency(rows: pd.DataFrame) -> pd.DataFrame:
 
 def states(rows: pd.DataFrame) -> pd.DataFrame:
     """What the trainings of each state measure: number, and median of losses, features and gradient share."""
-    columns = ["val_loss", "val_accuracy", "zero features", "spread", "gradient share"]
+    inside = ["zero features", "spread", "gradient share"]
+    columns = ["val_loss", "val_accuracy", *inside]
+    rows = rows.assign(**rows[inside].mask(rows["state"] == "diverged"))  # nothing can be measured in a network of NaN
     grouped = rows.groupby("state")
     return grouped[columns].median().assign(trainings=grouped.size()).reset_index()
 

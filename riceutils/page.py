@@ -125,7 +125,21 @@ def bounded(p: Any) -> Any:
     return "< 1e-300" if isinstance(p, float | np.floating) and p < 1e-300 else p
 
 
+def _joined(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` with the columns ``low`` and ``high`` behind a figure written as its interval, to save their width."""
+    names = list(table.columns)
+    if "low" not in names or names[names.index("low") : names.index("low") + 2] != ["low", "high"]:
+        return table
+    figure = names[names.index("low") - 1]
+    rows = zip(table[figure], table["low"], table["high"], strict=True)
+    cells = [
+        Markup(f"{_cell(value)} [{_cell(low)}, {_cell(high)}]") if _cell(low) else value for value, low, high in rows
+    ]
+    return table.assign(**{figure: pd.Series(cells, table.index, dtype=object)}).drop(columns=["low", "high"])
+
+
 def _html(table: pd.DataFrame) -> str:
+    table = _joined(table)
     written = {"layer": code, "model": code, "p": bounded}
     changed = {column: table[column].map(write) for column, write in written.items() if column in table}
     return table.assign(**changed).map(_cell).to_html(index=False, border=0, escape=False, classes="rice-table")

@@ -227,7 +227,8 @@ def footer(chapter: str, used: Iterable[Run] = (), splits: Splits | None = None)
         gpus = f", {len(hardware['gpus'])} GPU" if hardware["gpus"] else ""
         rows.append(
             {
-                "run": run.name,
+                "run": run.folder.name,
+                "key": run.spec.key,
                 "fingerprint": run.spec.data,
                 "training version": record["training_version"],
                 "code": record["code"][:8],
@@ -241,6 +242,8 @@ def footer(chapter: str, used: Iterable[Run] = (), splits: Splits | None = None)
         )
     if rows:
         table(pd.DataFrame(rows).set_index("run").T.rename_axis("record").rename_axis(columns=None).reset_index())
+    else:
+        note("no_runs", code=runs.code_hash()[:8], data=splits.fingerprint if splits else "–")
     today = runs.code_hash()[:8]
     others = dict.fromkeys(code for run in used if (code := run.record["code"][:8]) != today)
     if others:

@@ -120,6 +120,12 @@ def shown(run: Run) -> dict[str, Run]:
     return ({"reference": reference} if reference else {}) | {"this build": run}
 
 
+def involved(*built: Run) -> list[Run]:
+    """The runs that a chapter rests on: all reference runs of the models of ``built``, then these, of this build."""
+    models = dict.fromkeys(run.spec.model for run in built)
+    return [*(reference for model in models for reference in runs.references(model)), *built]
+
+
 def predict(run: Run, images: np.ndarray) -> np.ndarray:
     """Class probabilities float32 (N, classes) by a run's network of uint8 ``images`` (N, H, W, 3)."""
     return training.predict(run.model(), images, run.spec.preprocessing)

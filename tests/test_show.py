@@ -81,6 +81,21 @@ def test_a_table_tells_how_many_images_it_rests_on(run):
     )
 
 
+def test_an_interval_stands_behind_its_figure_in_one_column():
+    text = shown(page.table, pd.DataFrame({"share": [0.5, 0.25], "low": [0.1, None], "high": [0.9, None], "n": 4}))
+    assert re.findall(r"<th>(.*?)</th>", text) == ["share", "n"]
+    assert re.findall(r"<td>(.*?)</td>", text) == ["0.5000 [0.1000, 0.9000]", "4", "0.2500", "4"]
+
+
+def test_a_chapter_records_all_runs_that_it_rests_on(run):
+    used = study.involved(run)
+    assert used[-1] == run
+    assert {"cnn_light-seed2", "cnn_light-augmented-seed0"} < {each.folder.name for each in used}
+    text = shown(show.footer, "03_cnn_light", used)
+    assert "cnn_light-augmented-seed0" in text
+    assert "This chapter keeps no runs" in shown(show.footer, "19_pretrained_models")
+
+
 def test_values_that_are_typed_in_stay_as_they_are_in_korean(parameters, splits):
     text = translate_html(shown(show.settings, parameters, splits), "ko", {"glorot_uniform": "글로럿"})
     assert "<code>glorot_uniform</code>" in text
