@@ -192,6 +192,20 @@ def test_what_the_page_says_of_vgg_custom():
     assert lost(own)[["brightness", "colour cast", "blur", "noise"]].min() > 0.4
 
 
+def test_what_the_page_says_of_vgg_light():
+    def under(name):
+        table = runs.reference(name).generalisation
+        kept = table[table["strength"].isin([0, 1]) | (table["kind"] == "corruption")]
+        return kept.groupby(["kind", "name"])["accuracy"].mean()
+
+    light, whole, draft = (under(name) for name in ("vgg_light", "vgg16", "vgg_light_draft"))
+    assert (light["clean"].item() - light["perturbation"]).max() < 0.02
+    assert (light["corruption"] < whole["corruption"]).sum() == 6
+    shares = [round(table["corruption"][name], 3) for name in ("occlusion", "blur") for table in (light, whole)]
+    assert shares == [0.449, 0.803, 0.356, 0.382]
+    assert draft["corruption"].round(3)[["occlusion", "blur", "noise"]].tolist() == [0.897, 0.269, 0.213]
+
+
 def test_what_the_page_says_of_googlenet_light_beside_googlenet():
     (heavy,), light = runs.counted("googlenet"), runs.counted("googlenet_light")
     assert heavy.spec.adapted
