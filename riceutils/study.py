@@ -98,8 +98,9 @@ def found(parameters: ProtocolParameters, splits: Splits) -> dict[str, Run]:
 def predicted(profile: str) -> pd.DataFrame:
     """Hours that each study model would train in ``profile`` at the pace of its reference run: model, hours.
 
-    For all epochs; early stopping ends sooner. The one pass over frozen layers is left out, and so are models without
-    a reference run, and those whose features would exceed the cache's limit, so that their pace would be another.
+    These are text, to a tenth, for all epochs; early stopping ends sooner. The one pass over frozen layers is left out,
+    and so are models without a reference run, and those whose features would exceed the cache's limit, so that their
+    pace would be another.
     """
     rows = []
     for model in config.STUDY:
@@ -110,7 +111,7 @@ def predicted(profile: str) -> pd.DataFrame:
             if divided and features.size(divided, counts[0] * run.spec.classes) > features.limit():
                 continue
             pace = run.history["seconds"].median() / run.record["data"]["images"]["train"]
-            rows.append((model, round(pace * counts[0] * run.spec.classes * wanted.epochs / 3600, 1)))
+            rows.append((model, f"{pace * counts[0] * run.spec.classes * wanted.epochs / 3600:,.1f}"))
     return pd.DataFrame(rows, columns=["model", "hours"])
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from riceutils import background, config, depth, flops, ledger, models, page, study, unitcosts
+from riceutils import background, config, depth, flops, ledger, models, page, runs, study, unitcosts
 
 
 @pytest.fixture(scope="module")
@@ -100,5 +100,6 @@ def test_latency_and_records():
     overview = ledger.overview()
     recorded = unitcosts.recorded(overview[overview["model"].isin(["cnn_light", "final"])], {}).set_index("model")
     assert list(recorded.index) == ["cnn_light", "final"]
-    assert recorded["reference"].gt(0).all()
-    assert recorded["this build"].isna().all()
+    assert recorded["reference, ms"].gt(0).all()
+    assert recorded["this build, ms"].isna().all()
+    assert recorded.loc["final", "perturbed"] == runs.reference("final").accuracy("perturbed").value

@@ -1,13 +1,14 @@
 """The tables of the page on reproducing the book: they are read from the profiles and from the runs themselves."""
 
-from riceutils import reproduction, runs
+from riceutils import page, reproduction, runs
 
 
 def test_profiles_show_only_what_tells_them_apart():
     table = reproduction.profiles("smoke", "quick").set_index("profile")
-    assert list(table.index) == ["smoke", "quick"]
-    assert "seed" not in table
-    assert table.loc["smoke", "image_size"] != table.loc["quick", "image_size"]
+    assert list(table.index) == [page.code("smoke"), page.code("quick")]  # to be typed: not translated
+    assert page.code("seed") not in table
+    sizes = table[page.code("image_size")]
+    assert sizes.iloc[0] != sizes.iloc[1]
     assert table["note"].str.contains('lang="ko"').all()
 
 
