@@ -216,17 +216,21 @@ def test_what_the_page_says_of_the_final_model_with_augmentation():
 def test_what_the_page_says_of_the_yardstick_and_of_the_leader():
     yardstick = dataset.read()["baseline"].set_index("images")
     found = [*runs.counted(), *runs.counted(augmented=True)]
-    assert max(run.accuracy("perturbed").high for run in found) < yardstick["low"]["perturbed"]
+    assert max(run.accuracy("perturbed").high for run in runs.counted()) < yardstick["low"]["perturbed"]
+    near = [run for run in found if run.accuracy("perturbed").high >= yardstick["low"]["perturbed"]]
+    assert [(run.spec.model, run.spec.augment) for run in near] == [("googlenet_light", True)]
     assert max(run.accuracy().high for run in found) > yardstick["low"]["clean"]
-    leaders = sorted(found, key=lambda run: run.accuracy("perturbed").value)[-2:]
-    assert {(run.spec.model, run.spec.augment) for run in leaders} == {("cnn_light", True), ("final", True)}
+    leaders = sorted(found, key=lambda run: run.accuracy("perturbed").value)[-3:]
+    assert [run.spec.model for run in leaders if run.spec.augment] == ["cnn_light", "final", "googlenet_light"]
+    assert [round(run.accuracy("perturbed").value, 4) for run in leaders] == [0.9697, 0.9720, 0.9913]
     (leader,) = runs.counted("cnn_light", augmented=True)
     shares = leader.generalisation.groupby(["name", "strength"])["accuracy"].first()
     for name in ("translation", "brightness", "colour cast"):
         assert shares[name, 3] < 0.6 < 0.9 < shares["clean", 0]
-    (other,) = runs.counted("final", augmented=True)
-    shares = other.generalisation.groupby(["name", "strength"])["accuracy"].first()
-    assert max(shares[name, 3] for name in ("brightness", "colour cast")) < 0.6 < 0.9 < shares["translation", 3]
+    for model in ("final", "googlenet_light"):
+        (other,) = runs.counted(model, augmented=True)
+        shares = other.generalisation.groupby(["name", "strength"])["accuracy"].first()
+        assert max(shares[name, 3] for name in ("brightness", "colour cast")) < 0.6 < 0.9 < shares["translation", 3]
     finals = [run.accuracy("perturbed").value for run in runs.counted("final")]
     mobile = runs.reference("mobilenet_small")
     assert min(finals) < mobile.accuracy("perturbed").value < max(finals)

@@ -211,6 +211,14 @@ def test_what_the_page_says_of_googlenet_light_beside_googlenet():
     assert heavy.spec.adapted
     assert round(heavy.accuracy("perturbed").value, 3) == 0.934
     assert [round(run.accuracy("perturbed").value, 3) for run in light] == [0.762, 0.667, 0.954]
+    (augmented,) = runs.counted("googlenet_light", augmented=True)
+    assert round(augmented.accuracy("perturbed").value, 4) == 0.9913
+    assert round(augmented.accuracy().value, 4) == 0.9953
+    strong = [run.generalisation.query("strength == 3").set_index("name")["accuracy"] for run in (augmented, light[0])]
+    assert [round(shares["translation"], 3) for shares in strong] == [0.962, 0.597]
+    assert strong[0].round(3)[["colour cast", "noise"]].tolist() == [0.423, 0.222]
+    gain = augmented.accuracy("perturbed").value - light[0].accuracy("perturbed").value
+    assert gain > abs(heavy.accuracy("perturbed").value - light[0].accuracy("perturbed").value)
 
 
 def test_what_the_page_says_of_cnn_light_with_augmentation():
