@@ -204,7 +204,7 @@ def compared(name: str, function: Callable[[Any], Any], built: Mapping[str, Any]
             continue
         result = function(tables[name]) if name in tables else None
         nothing = result is None or (isinstance(result, pd.DataFrame) and result.empty)
-        said = "of" if not nothing else "empty" if name in tables else "unmeasured"
+        said = "of" if not nothing else "unmeasured" if result is None else "empty"
         note(said, label=phrases()[label])
         if not nothing:
             _display(result)
