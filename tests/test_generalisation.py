@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from conftest import AXES, draw
 
 from riceutils import charts, comparison, corruptions, generalisation, perturb, runs
@@ -204,6 +205,19 @@ def test_what_the_page_says_of_vgg_light():
     shares = [round(table["corruption"][name], 3) for name in ("occlusion", "blur") for table in (light, whole)]
     assert shares == [0.449, 0.803, 0.356, 0.382]
     assert draft["corruption"].round(3)[["occlusion", "blur", "noise"]].tolist() == [0.897, 0.269, 0.213]
+
+
+def test_what_the_page_says_of_the_mobilenets():
+    small, large = (runs.reference(name).generalisation for name in ("mobilenet_small", "mobilenetv3_small"))
+    strong = [t[t["strength"] == 3].set_index("name")["accuracy"].round(3) for t in (small, large)]
+    for part, shares in {"zoom": [0.955, 0.860], "translation": [0.898, 0.845], "contrast": [0.880, 0.755]}.items():
+        assert [table[part] for table in strong] == shares
+    flip = [t[t["name"] == "flip"]["accuracy"].item() for t in (small, large)]
+    assert [round(share, 3) for share in flip] == [0.978, 0.992]
+    assert abs(strong[0]["rotation"] - strong[1]["rotation"]) < 0.01
+    mean = [t[t["kind"] == "corruption"].groupby("name")["accuracy"].mean() for t in (small, large)]
+    assert set(mean[0].index[mean[0] > mean[1]]) == {"brightness", "occlusion"}
+    assert round(scipy.stats.binomtest(2, 7).pvalue, 2) == 0.45
 
 
 def test_what_the_page_says_of_googlenet_light_beside_googlenet():
