@@ -21,26 +21,24 @@ GROUPS = {  # of the time line: words, marker, colour, size
 
 
 def timeline() -> Chart:
-    """Parameters (above) and FLOPs (below) of all architectures against their year, both on log axes.
-
-    Only years that brought one have a place; architectures of one year stand side by side in the order of their
-    values.
-    """
+    """Parameters (left) and FLOPs (right) of all architectures, both on log axes: a row each, in the order of their
+    years, which stand at the right edge."""
     table = catalogue.years().join(catalogue.costs(), validate="1:1").rename_axis("model").reset_index()
-    years = sorted(table["year"].unique())
-    canvas, axes = figure(10.5, 2, 1, sharex=True)
-    for axis, quantity in zip(axes[:, 0], ("parameters", "FLOPs"), strict=True):
-        nth = table.groupby("year")[quantity].rank(method="first") - 1
-        among = table.groupby("year")["model"].transform("size")
-        x = table["year"].map(years.index) + (nth - (among - 1) / 2) * 0.7 / among
+    table = table.sort_values(["year", "parameters"], ignore_index=True)
+    first = ~table["year"].duplicated()
+    canvas, axes = figure(0.19 * len(table) + 1.2, 1, 2, sharey=True)
+    for axis, quantity in zip(axes[0], ("parameters", "FLOPs"), strict=True):
         for group, (words, marker, color, size) in GROUPS.items():
-            rows = table["group"] == group
-            axis.plot(x[rows], table[quantity][rows], marker, ms=size, color=color, label=words)
-        axis.set(yscale="log", ylabel=f"{quantity} (log)")
-        axis.margins(0.06)
-        named = pd.DataFrame({"x": x, "y": table[quantity], "name": table["name"]})
-        place_names(axis, named[::-1], named[["x", "y", "x", "y"]].to_numpy())  # old ones have room, and come last
-    axes[1, 0].set(xlabel="year (those between have no entry)", xticks=range(len(years)), xticklabels=years)
+            rows = table.index[table["group"] == group]
+            axis.plot(table[quantity][rows], rows, marker, ms=size, color=color, label=words)
+        for row in table.index[first][1:]:
+            axis.axhline(row - 0.5, color="0.75", linewidth=0.8)
+        axis.set(xscale="log", xlabel=f"{quantity} (log)", ylim=(len(table) - 0.5, -0.5))
+        axis.grid(visible=False, axis="y")
+    axes[0, 0].set_yticks(table.index, table["name"], fontsize=8)
+    for row in table.index[first]:
+        axes[0, 1].annotate(str(table["year"][row]), (1.01, row), xycoords=("axes fraction", "data"), va="center",
+                            fontsize=8, color="0.35")  # fmt: skip
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     return canvas, table[["model", "year", "image size", "parameters", "FLOPs"]]
 

@@ -78,7 +78,10 @@ def test_the_time_line_is_complete():
     assert set(years.index) == set(catalogue.costs().loc[years.index].dropna().index)
     figure, table = cataloguecharts.timeline()
     assert len(table) == len(years)
-    assert figure.axes[0].get_yscale() == figure.axes[1].get_yscale() == "log"
+    assert figure.axes[0].get_xscale() == figure.axes[1].get_xscale() == "log"
+    assert table["year"].is_monotonic_increasing
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(years["name"][table["model"]])
+    assert [text.get_text() for text in figure.axes[1].texts] == [str(year) for year in table["year"].unique()]
 
 
 def test_the_time_line_cites_entries_of_the_bibliography():
