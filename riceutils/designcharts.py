@@ -96,7 +96,7 @@ def parts(names: Sequence[str]) -> Chart:
             for row in rows.to_dict("records"):
                 width = row[f"share of {quantity}"]
                 axis.barh(name, width, left=left, color=KINDS[row["kind"]], edgecolor="white", linewidth=0.8)
-                if width > 0.019 * len(row["part"]):
+                if width > 0.022 * len(row["part"]):
                     axis.text(left + width / 2, name, row["part"], ha="center", va="center", fontsize=7, color="white")
                 left += width
             axis.annotate(f"{rows[quantity].sum() / 1e6:,.1f} M", (1.01, name), va="center", fontsize=8, color="0.3")
