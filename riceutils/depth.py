@@ -61,7 +61,7 @@ def lines(table: pd.DataFrame, quantity: str) -> Chart:
     for axis, moment in zip(axes[0], ("start", "end"), strict=True):
         for name in names:
             rows = table[(table["training"] == name) & (table["moment"] == moment)].dropna(subset=quantity)
-            color, style = PALETTE[0 if name.startswith("residual") else 1], "o-" if name in names[-2:] else "o--"
+            color, style = PALETTE[1 if name.startswith("residual") else 0], "o-" if name in names[-2:] else "o--"
             axis.plot(rows["number"], rows[quantity], style, ms=3, linewidth=1.2, color=color, label=name)
         axis.set(yscale="log", xlabel="convolution, counted from the image")
         axis.set_title({"start": "before training", "end": "after training"}[moment], fontsize=10)
