@@ -62,8 +62,8 @@ def train(
         _real(parameters.data)
     for model, parameters in wanted:
         result = study.run(model, parameters)
-        metrics = {which: f"{figures['value']:.4f}" for which, figures in result.record["metrics"].items()}
-        click.echo(f"{result.name}: {result.record['stopped']} after {len(result.history)} epochs, {metrics}")
+        tested = ", ".join(f"{which} {result.accuracy(which)}" for which in ("clean", "perturbed"))
+        click.echo(f"{result.name}: {result.record['stopped']} after {len(result.history)} epochs; {tested}")
         if commit:
             click.echo(f"Reference result: {runs.commit(result).name}")
 
@@ -178,7 +178,7 @@ def background(names: Sequence[str], data: str | None) -> None:
         _real(data or source)
     for name in names:
         for run in background.reference(name, data):
-            click.echo(f"{name}, seed {run.spec.seed}: {run.record['stopped']}, {run.record['metrics']['clean']}")
+            click.echo(f"{name}, seed {run.spec.seed}: {run.record['stopped']}; clean {run.accuracy()}")
 
 
 EXPERIMENTS = {  # name → the function that makes and commits its tables, from images

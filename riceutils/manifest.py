@@ -21,7 +21,7 @@ def manifest(source: Source, *, skip_unreadable: bool = False) -> pd.DataFrame:
 
     Computed once per source and kept in the cache folder; what could not be read is tried again each time, as the
     same archive may have been fetched anew. Raises ``DataError`` naming the first file that is no whole image, unless
-    ``skip_unreadable``, which leaves such files out.
+    ``skip_unreadable``, which leaves such files out and prints which.
     """
     cached = files.home() / "manifests" / f"{source.signature}.csv"
     with files.once(cached) as missing:
@@ -35,6 +35,9 @@ def manifest(source: Source, *, skip_unreadable: bool = False) -> pd.DataFrame:
     if len(broken) and not skip_unreadable:
         more = f" ({len(broken) - 1} more like it)" if len(broken) > 1 else ""
         raise DataError(broken["error"].iloc[0] + more)
+    if len(broken):
+        named = ", ".join(broken["file"][:3]) + ", …" * (len(broken) > 3)
+        print(f"{len(broken)} unreadable image{'s' * (len(broken) > 1)} left out: {named}")
     return table[table["error"] == ""].drop(columns="error").reset_index(drop=True)
 
 

@@ -7,6 +7,7 @@ folders, committed inside the package (weights only when under 1 MB).
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -254,7 +255,7 @@ def resolve(name: str) -> Run:
     """A run with its weights, by a model's name (its reference run), a run's or committed result's name, or a folder.
 
     Where the weights of a committed result were not shipped, it is the cache folder's run of the same spec;
-    ``FileNotFoundError`` when there is none. Raises ``ValueError`` listing what there is."""
+    ``FileNotFoundError`` when there is none. Raises ``ValueError`` with names like it."""
     from riceutils import models
 
     if name in models.names():
@@ -266,9 +267,10 @@ def resolve(name: str) -> Run:
     for folder in (Path(name), *(place / name for place in places)):
         if (folder / "record.json").exists():
             return _weighted(Run(folder))
-    known = sorted({path.parent.name for place in places for path in place.glob("[!.]*/record.json")})
+    known = sorted({*models.names(), *(p.parent.name for place in places for p in place.glob("[!.]*/record.json"))})
+    near = [each for each in known if each.startswith(name)] or difflib.get_close_matches(name, known, 5)
     raise ValueError(
-        f"No model or run {name!r}. Models: {', '.join(models.names())}. Runs: {', '.join(known) or 'none'}."
+        f"No model or run {name!r}. Names like it: {', '.join(near) or 'none'}. Runs trained here are in {places[0]}."
     )
 
 

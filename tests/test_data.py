@@ -49,21 +49,28 @@ def test_text_file_named_jpg(folder):
         quietly(folder, 32)
 
 
-def test_truncated_jpeg_is_named_and_skipped_only_if_asked(folder):
+def test_truncated_jpeg_is_named_and_skipped_only_if_asked(folder, capsys):
     path = folder / "round" / "round (5).jpg"
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DataError, match=r"Cannot read image round/round \(5\)\.jpg: .*truncated.*ask to skip"):
+    with pytest.raises(DataError, match=r"Cannot read image round/round \(5\)\.jpg: .*truncated.*set skip_unreadable"):
         quietly(folder, 32)
+    assert "left out" not in capsys.readouterr().out
     splits = quietly(folder, 32, skip_unreadable=True)
     assert len(splits.manifest) == 23
     assert "round/round (5).jpg" not in splits.manifest["file"].tolist()
+    assert "1 unreadable image left out: round/round (5).jpg" in capsys.readouterr().out
 
 
-def test_several_unreadable_files_are_counted(folder):
+def test_several_unreadable_files_are_counted(folder, capsys):
     for number in (1, 2, 3):
         (folder / "long" / f"long ({number}).jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"long \(1\)\.jpg.*\(2 more like it\)"):
         quietly(folder, 32)
+    quietly(folder, 32, skip_unreadable=True)
+    assert (
+        "3 unreadable images left out: long/long (1).jpg, long/long (2).jpg, long/long (3).jpg"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_class_without_a_readable_image(folder):

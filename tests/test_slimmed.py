@@ -192,10 +192,18 @@ def test_what_cannot_be_followed_is_said_before_anything_is_trained(tmp_path, sp
         slimmed.slim(slimmed.parent(tmp_path / "odd.keras"), splits, "apoz", {"flops": 0.5}, epochs=1)
 
 
-def test_an_unknown_run_is_answered_without_unfinished_ones(splits, trained):
-    with pytest.raises(ValueError, match="No model or run") as error:
+def test_an_unknown_run_is_answered_with_names_like_it_but_not_with_unfinished_ones(splits, trained):
+    with pytest.raises(
+        ValueError, match=r"No model or run 'nothing'\. Names like it: none\. Runs trained here are in "
+    ) as error:
         runs.resolve("nothing")
-    assert ".lock" not in str(error.value)
+    with pytest.raises(ValueError, match="Names like it") as misspelt:
+        runs.resolve("cnn_ligth")
+    with pytest.raises(ValueError, match="Names like it") as short:
+        runs.resolve(trained.name[:-1])
+    assert "cnn_light" in str(misspelt.value)
+    assert trained.name in str(short.value)
+    assert not any(".lock" in str(each.value) for each in (error, misspelt, short))
 
 
 @pytest.mark.parametrize("source", ["synthetic", "rice"])
