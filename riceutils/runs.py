@@ -269,9 +269,7 @@ def resolve(name: str) -> Run:
             return _weighted(Run(folder))
     known = sorted({*models.names(), *(p.parent.name for place in places for p in place.glob("[!.]*/record.json"))})
     near = [each for each in known if each.startswith(name)] or difflib.get_close_matches(name, known, 5)
-    raise ValueError(
-        f"No model or run {name!r}. Names like it: {', '.join(near) or 'none'}. Runs trained here are in {places[0]}."
-    )
+    raise ValueError(f"No model or run {name!r}. Names like it: {', '.join(near) or 'none'}. Runs are in {places[0]}.")
 
 
 def _weighted(run: Run) -> Run:

@@ -193,9 +193,7 @@ def test_what_cannot_be_followed_is_said_before_anything_is_trained(tmp_path, sp
 
 
 def test_an_unknown_run_is_answered_with_names_like_it_but_not_with_unfinished_ones(splits, trained):
-    with pytest.raises(
-        ValueError, match=r"No model or run 'nothing'\. Names like it: none\. Runs trained here are in "
-    ) as error:
+    with pytest.raises(ValueError, match=r"No model or run 'nothing'\. Names like it: none\. Runs are in ") as error:
         runs.resolve("nothing")
     with pytest.raises(ValueError, match="Names like it") as misspelt:
         runs.resolve("cnn_ligth")
