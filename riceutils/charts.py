@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
 from riceutils import evaluation, flops
-from riceutils.plots import PALETTE, Chart, figure
+from riceutils.plots import LONG, PALETTE, Chart, figure
 from riceutils.runs import Run
 
 if TYPE_CHECKING:
@@ -104,7 +104,12 @@ def zeros(run: Run) -> Chart:
         yticklabels=layers,
     )
     axis.set_ylim(len(layers) - 0.5, -0.5)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.5 / (0.42 * len(layers) + 1.3)), ncols=3, fontsize=8)
+    above = 0.5  # inches
+    if len(layers) > LONG:
+        axis.tick_params(axis="x", top=True, labeltop=True)
+        above = 0.7
+    place = (0.5, 1.0 + above / (0.42 * len(layers) + 1.3))
+    axis.legend(loc="upper center", bbox_to_anchor=place, ncols=3, fontsize=8)
     return canvas, filters
 
 

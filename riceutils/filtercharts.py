@@ -11,7 +11,7 @@ import seaborn as sns
 
 from riceutils import evaluation
 from riceutils.deadfilters import DARK, FEW
-from riceutils.plots import PALETTE, Chart, figure, mosaic
+from riceutils.plots import LONG, PALETTE, Chart, figure, mosaic
 
 
 def by_depth(table: pd.DataFrame) -> Chart:
@@ -81,4 +81,6 @@ def redundancy(filters: pd.DataFrame) -> Chart:
     axes[0, 0].set(
         xlim=(-0.02, 1.02), xlabel="largest absolute correlation with another filter of the layer", ylabel=""
     )
+    if len(layers) > LONG:
+        axes[0, 0].tick_params(axis="x", top=True, labeltop=True)
     return canvas, filters[["layer", "filter", "redundancy", "nearest", "mean", "p99", "mean_grain", "p99_grain"]]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PALETTE = sns.color_palette("colorblind")
 STYLE = {"axes.grid": True, "grid.color": "0.9", "axes.spines.top": False, "axes.spines.right": False}
 WIDTH = 9.0  # inches
+LONG = 20  # rows: a taller chart has its axis at the top as well
 Chart = tuple[Figure, pd.DataFrame]
 
 
