@@ -15,11 +15,11 @@ PACKAGES = ("tensorflow", "keras")
 
 
 def profiles(*names: str, chapter: str = "02_cnn") -> pd.DataFrame:
-    """A row per profile: the parameters of ``chapter`` in which they differ, and the profile's own description."""
+    """A column per profile: the parameters of ``chapter`` in which they differ, and the profile's own description."""
     settings = pd.DataFrame([config.chapter_parameters(name, chapter) for name in names]).astype(str)
     settings = settings.loc[:, (settings != settings.iloc[0]).any()].map(code).rename(columns=code)
     notes = [Markup(spans(config.profile(name).get("description", {"ko": "", "en": ""}))) for name in names]
-    return settings.assign(note=notes).set_axis(pd.Index(map(code, names), name="profile")).reset_index()
+    return settings.assign(note=notes).set_axis(map(code, names)).T.rename_axis("parameter").reset_index()
 
 
 def made_with() -> pd.DataFrame:

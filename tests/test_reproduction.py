@@ -4,12 +4,12 @@ from riceutils import page, reproduction, runs
 
 
 def test_profiles_show_only_what_tells_them_apart():
-    table = reproduction.profiles("smoke", "quick").set_index("profile")
-    assert list(table.index) == [page.code("smoke"), page.code("quick")]  # to be typed: not translated
-    assert page.code("seed") not in table
-    sizes = table[page.code("image_size")]
-    assert sizes.iloc[0] != sizes.iloc[1]
-    assert table["note"].str.contains('lang="ko"').all()
+    table = reproduction.profiles("smoke", "quick").set_index("parameter")
+    assert list(table) == [page.code("smoke"), page.code("quick")]  # to be typed: not translated
+    assert page.code("seed") not in table.index
+    smoke, quick = table.loc[page.code("image_size")]
+    assert smoke != quick
+    assert table.loc["note"].str.contains('lang="ko"').all()
 
 
 def test_every_reference_result_says_what_made_it(monkeypatch):
