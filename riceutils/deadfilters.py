@@ -208,8 +208,8 @@ def twins(counted: Sequence[Run]) -> pd.DataFrame:
 def trunk(images: np.ndarray, weights: str = "hed") -> pd.DataFrame:
     """What the convolutions of VGG16 do with their pretrained ``weights``, before anything is trained on uint8 images.
 
-    A row per convolution: weights (resolved), images, layer, what ``activations.black`` tells, and the share of the
-    filters that fire whose redundancy is above ``ALIKE``. Raises ``WeightsError`` when the weights can't be had.
+    A row per convolution: layer, what ``activations.black`` tells, the share of the filters that fire whose redundancy
+    is above ``ALIKE``, weights (resolved), images. Raises ``WeightsError`` when the weights can't be had.
     """
     resolved = pretrained.resolve(weights)
     network = models.build("vgg16", images.shape[1:], weights=resolved)
@@ -217,9 +217,8 @@ def trunk(images: np.ndarray, weights: str = "hed") -> pd.DataFrame:
     rows = []
     for layer, own in filters.groupby("layer", sort=False):
         alike = (own.loc[own["fires"] > 0, "redundancy"] > ALIKE).mean()
-        place = {"weights": resolved, "images": len(images), "layer": layer}
-        rows.append(place | activations.black(own) | {f"correlated above {ALIKE:g}": alike})
-    return pd.DataFrame(rows)
+        rows.append({"layer": layer} | activations.black(own) | {f"correlated above {ALIKE:g}": alike})
+    return pd.DataFrame(rows).assign(weights=resolved, images=len(images))
 
 
 def reference(source: str) -> None:

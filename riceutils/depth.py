@@ -73,6 +73,7 @@ def lines(table: pd.DataFrame, quantity: str) -> Chart:
 def reference() -> None:
     """Display curves of the plain and residual trainings on real images, and name those not trained yet."""
     wanted = [name for name in background.declared() if name.startswith(("plain_", "residual_"))]
+    wanted.sort(key=lambda name: (int(name.split("_")[1]), name))  # the order, and so the colours, of the build's
     found = {name: runs for name in wanted if (runs := background.committed(name))}
     if len(found) < len(wanted):
         page.note("no_reference", model=", ".join(name for name in wanted if name not in found))
