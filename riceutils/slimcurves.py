@@ -82,9 +82,9 @@ def _row(run: Run, way: str, share: float, parent: str) -> dict[str, object]:
 def lossless(run: Run, probe: np.ndarray, test: np.ndarray) -> dict[str, object]:
     """Remove from a run's network what does no work on ``probe``, and see what that changes on ``test``.
 
-    Both are uint8 (N, H, W, 3). Gives model, seed; channels of layers with kernels, removed, refused (constant,
-    but in the way); shares of parameters and FLOPs saved; largest difference of an output on ``probe`` and on
-    ``test``; different answers among the ``test`` images.
+    Both are uint8 (N, H, W, 3). Gives model, seed; shares of parameters and FLOPs saved; different answers among the
+    ``test`` images; largest difference of an output on ``probe`` and on ``test``; channels of layers with kernels,
+    removed, refused (constant, but in the way).
     """
     network, how = run.model(), run.spec.preprocessing
     plan = slimming.select(network, probe, preprocessing=how)
@@ -94,14 +94,14 @@ def lossless(run: Run, probe: np.ndarray, test: np.ndarray) -> dict[str, object]
     return {
         "model": run.spec.model,
         "seed": run.spec.seed,
+        "parameters saved": 1 - small.count_params() / network.count_params(),
+        "FLOPs saved": 1 - flops.count(small).total / flops.count(network).total,
+        "different answers": int((before[1].argmax(axis=1) != after[1].argmax(axis=1)).sum()),
+        "largest difference, probe": gaps[0],
+        "largest difference, test": gaps[1],
         "channels": sum(layer.output.shape[-1] for layer in network.layers if hasattr(layer, "kernel")),
         "removed": len(plan),
         "refused": len(plan.attrs["refused"]),
-        "parameters saved": 1 - small.count_params() / network.count_params(),
-        "FLOPs saved": 1 - flops.count(small).total / flops.count(network).total,
-        "largest difference, probe": gaps[0],
-        "largest difference, test": gaps[1],
-        "different answers": int((before[1].argmax(axis=1) != after[1].argmax(axis=1)).sum()),
     }
 
 
