@@ -103,14 +103,15 @@ def overview(found: Sequence[Run], beside: Sequence[Run] = ()) -> pd.DataFrame:
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:
     """:func:`overview` for reading: accuracies as text, lightest first."""
-    shown = table.sort_values(["parameters", "FLOPs"])[["model", "source", "seed", *COSTS, "kB"]].copy()
+    ordered = table.sort_values(["parameters", "FLOPs"])
+    shown = ordered[["model", "source", "seed"]].copy()
     shown["seed"] = [("" if pd.isna(seed) else f"{seed:g}") for seed in shown["seed"]]
-    for which in ("clean", "perturbed"):
+    for which in ("perturbed", "clean"):
         figures = table.loc[shown.index, [f"{which} {key}" for key in ("value", "low", "high")]].to_numpy()
         shown[f"{which} accuracy"] = [
             "" if np.isnan(value) else str(evaluation.Interval(value, low, high)) for value, low, high in figures
         ]
-    return shown
+    return shown.join(ordered[[*COSTS, "kB"]])
 
 
 def family(table: pd.DataFrame) -> Chart:
