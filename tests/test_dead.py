@@ -268,6 +268,15 @@ def test_what_the_pages_say_of_the_reference_experiment():
     assert vanished["spread"].median() < 0.01
 
 
+def test_what_the_pages_say_of_the_causes():
+    found = claims.dead_training().parts["likelier"].set_index("network")
+    assert set(found["trainings"]) == {20}
+    assert found["stuck"].tolist() == [19, 12, 0, 0, 0, 20]
+    assert list(found.index) == [dead.AS_PUBLISHED, *dead.VARIANTS]
+    assert round(found.loc["half the filters", "p"], 2) == 0.02
+    assert found["verdict"].tolist() == ["", "holds", "holds", "holds", "holds", "undecided"]
+
+
 def test_what_the_pages_say_of_googlenet_light_at_224_pixels():
     found = [run for run in runs.references() if run.spec.model == "googlenet_light" and not run.spec.augment]
     assert len(found) == 3
