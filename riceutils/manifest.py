@@ -34,7 +34,7 @@ def manifest(source: Source, *, skip_unreadable: bool = False) -> pd.DataFrame:
     broken = table[table["error"] != ""]
     if len(broken) and not skip_unreadable:
         more = f" ({len(broken) - 1} more like it)" if len(broken) > 1 else ""
-        raise DataError(broken["error"].iloc[0] + more)
+        raise DataError(f"{broken['error'].iloc[0]} Or set skip_unreadable to leave such files out{more}.")
     if len(broken):
         named = ", ".join(broken["file"][:3]) + ", …" * (len(broken) > 3)
         print(f"{len(broken)} unreadable image{'s' * (len(broken) > 1)} left out: {named}")

@@ -111,9 +111,7 @@ def decode(content: bytes, name: str, size: int | None = None) -> Image.Image:
 def _unreadable(name: str, error: Exception) -> DataError:
     """The error for an image file that cannot be read because of ``error``."""
     reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else error
-    return DataError(
-        f"Cannot read image {name}: {reason}. Repair or remove it, or set skip_unreadable to leave such files out."
-    )
+    return DataError(f"Cannot read image {name}: {reason}. Repair or remove it.")
 
 
 def _synthetic(count: int, seed: int) -> Source:
