@@ -102,7 +102,10 @@ class Split:
                 return tf.cast(images, tf.float32), labels
             return pretrained.preprocess(images, preprocessing), labels
 
-        return indices.map(fetch, num_parallel_calls=2, deterministic=True).prefetch(2)
+        # All that tf.data could tune is set here, and on one core its tuning makes every step wait.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return indices.map(fetch, num_parallel_calls=2, deterministic=True).prefetch(2).with_options(options)
 
 
 @dataclass(frozen=True)
