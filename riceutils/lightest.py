@@ -58,10 +58,10 @@ def _cost(options: str, classes: int) -> dict[str, int]:
     return {"parameters": folded.count_params(), "FLOPs": flops.count(folded).total}
 
 
-def within(options: Mapping[str, Any]) -> bool:
-    """Whether a network keeps to ``LIMITS``."""
+def within(options: Mapping[str, Any], limits: Mapping[str, int] = LIMITS) -> bool:
+    """Whether a network keeps to ``limits`` of parameters and FLOPs."""
     spent = cost(options)
-    return all(spent[quantity] <= limit for quantity, limit in LIMITS.items())
+    return all(spent[quantity] <= limit for quantity, limit in limits.items())
 
 
 def grid() -> list[dict[str, Any]]:
@@ -128,17 +128,17 @@ def chosen(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def finish(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] = (0, 1, 2)) -> None:
-    """Train the networks that the committed search has chosen to the end, test each once, measure every disturbance
+    """Train the networks that the committed searches have chosen to the end, test each once, measure every disturbance
     alone, and commit the runs: all networks with the first seed, the largest first, then those that ``AIMS`` turn on
     (:func:`repeated`) with the others.
 
     The disturbances are those of :mod:`riceutils.generalisation`, on the test images of the study's reference
     results, which are a part of the test images here. Raises ``FileNotFoundError`` before there is a search.
     """
-    table = needed()
+    needed()
     splits = data.load(source, 224, COUNTS)
     first, *others = seeds
-    for options in reversed(chosen(table)):
+    for options in reversed(chosen(searched())):
         _commit(train(splits, options, epochs=epochs, copies=copies, seed=first))
     _generalise(source)
     for options, seed in product(repeated(first), others):
@@ -191,6 +191,12 @@ def needed() -> pd.DataFrame:
     if "search" not in tables():
         raise FileNotFoundError(f"No search in {RESULTS}. Run it first: python -m riceutils experiment search.")
     return tables()["search"]
+
+
+def searched() -> pd.DataFrame:
+    """Every network of the committed searches, the grid's and the sampler's; empty before there is any."""
+    found = [table for name, table in tables().items() if name in ("search", "optuna")]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def finished() -> list[Run]:

@@ -45,15 +45,17 @@ def sampling(tables: Mapping[str, pd.DataFrame]) -> Chart:
     """The best network found against the number of trainings, of the tables of :func:`riceutils.tuning.reference`.
 
     ``replay``: TPE and random order on the grid's results, mean with the middle 95 %; ``optuna``, where it was
-    measured: TPE in a wider space, once. The numbers are those of the replay.
+    measured: TPE in a wider space, once for each aim's limits. The numbers are those of the replay.
     """
     canvas, axes = figure(3.2)
     for number, (way, own) in enumerate(tables["replay"].groupby("way", sort=False)):
         axes[0, 0].plot(own["trainings"], own["accuracy"], "o-", ms=3, color=PALETTE[number], label=f"{way}, grid")
         axes[0, 0].fill_between(own["trainings"], own["low"], own["high"], color=PALETTE[number], alpha=0.15, lw=0)
     if "optuna" in tables:
-        best = tables["optuna"]["val_accuracy"].cummax()
-        axes[0, 0].step(range(1, len(best) + 1), best, where="post", color=PALETTE[2], label="TPE, wider space")
+        for number, (aim, own) in enumerate(tables["optuna"].groupby("aim", sort=False), start=2):
+            best = own["val_accuracy"].cummax()
+            axes[0, 0].step(range(1, len(best) + 1), best, where="post", color=PALETTE[number],
+                            label=f"TPE, wider space, limits of {aim:g}")  # fmt: skip
     axes[0, 0].set(xlabel="networks trained", ylabel="best validation accuracy")
     axes[0, 0].legend(fontsize=8, loc="lower right")
     return canvas, tables["replay"]
@@ -61,8 +63,8 @@ def sampling(tables: Mapping[str, pd.DataFrame]) -> Chart:
 
 def progress() -> None:
     """Say how many of the networks that the committed search chose have been trained to the end."""
-    table, found = lightest.tables().get("search"), lightest.finished()
-    wanted = [] if table is None else lightest.chosen(table)
+    table, found = lightest.searched(), lightest.finished()
+    wanted = [] if table.empty else lightest.chosen(table)
     done = [options for options in wanted if any(run.spec.options == options for run in found)]
     page.note("lightest_done", chosen=len(wanted), finished=len(done), runs=len(found))
 

@@ -2,7 +2,7 @@
 
 TPE (tree-structured Parzen estimator, Bergstra et al. 2011) proposes what resembles the best so far. It is tried twice:
 on the grid's own results, where nothing needs training and the comparison can be repeated, and on real images in a
-wider space, with as many trainings as the grid took.
+wider space, within the limits of each aim, with as many trainings as the grid took.
 """
 
 from __future__ import annotations
@@ -113,13 +113,13 @@ def _key(options: Mapping[Any, Any]) -> str:
     return json.dumps([options["pool"], options["stem"], json.loads(units) if isinstance(units, str) else units])
 
 
-def search(splits: data.Splits, budget: int, *, epochs: int, copies: int) -> pd.DataFrame:
-    """:func:`riceutils.lightest.search` with TPE choosing among networks of the wide space within the limits."""
+def search(splits: data.Splits, budget: int, limits: Mapping[str, int], *, epochs: int, copies: int) -> pd.DataFrame:
+    """:func:`riceutils.lightest.search` with TPE choosing among networks of the wide space within ``limits``."""
 
     rows: list[pd.DataFrame] = []
 
     def judge(options: Options) -> float | None:
-        if not lightest.within(options):
+        if not lightest.within(options, limits):
             return None
         rows.append(lightest.search(splits, [options], epochs=epochs, copies=copies))
         return float(rows[-1]["val_accuracy"].iloc[0])
@@ -129,11 +129,17 @@ def search(splits: data.Splits, budget: int, *, epochs: int, copies: int) -> pd.
 
 
 def reference(source: str, epochs: int = 8, copies: int = 1) -> None:
-    """Replay the committed search; then search the wide space on real images with as many trainings. Commits both.
+    """Replay the committed search; then search the wide space on real images, within the limits of each of
+    ``lightest.AIMS`` (column aim: its accuracy), with as many trainings. Commits both.
 
-    Hours, resumable. Raises ``FileNotFoundError`` before there is a search.
+    Hours, resumable; the smallest networks first. Raises ``FileNotFoundError`` before there is a search.
     """
     table = lightest.needed()
     files.write_csv(lightest.RESULTS / "replay.csv", replay(table))
     splits = data.load(source, 224, lightest.COUNTS)
-    files.write_csv(lightest.RESULTS / "optuna.csv", search(splits, len(table), epochs=epochs, copies=copies))
+    found: list[pd.DataFrame] = []
+    for accuracy, *most in reversed(lightest.AIMS):
+        limits = dict(zip(lightest.LIMITS, map(int, most), strict=True))
+        own = search(splits, len(table), limits, epochs=epochs, copies=copies)
+        found.append(own.assign(aim=accuracy))
+        files.write_csv(lightest.RESULTS / "optuna.csv", pd.concat(found, ignore_index=True))

@@ -46,7 +46,12 @@ def test_what_resembles_the_best_is_found_sooner(table):
     assert found.loc[("TPE", 32), "accuracy"] > found.loc[("random order", 32), "accuracy"]
     assert (found["low"] <= found["accuracy"] + 1e-12).all()
     assert (found["accuracy"] <= found["high"] + 1e-12).all()
-    assert lightestcharts.sampling({"replay": found.reset_index(), "optuna": table})[0].axes
+    searched = pd.concat([table.assign(aim=0.9), table.assign(aim=0.8)])
+    chart, _ = lightestcharts.sampling({"replay": found.reset_index(), "optuna": searched})
+    assert [text.get_text() for text in chart.axes[0].get_legend().get_texts()][2:] == [
+        "TPE, wider space, limits of 0.9",
+        "TPE, wider space, limits of 0.8",
+    ]
 
 
 def test_only_what_is_within_the_limits_is_paid_for():
@@ -90,8 +95,13 @@ def test_the_wide_search_takes_as_many_trainings_as_the_grid(tmp_path, monkeypat
     lightest.reference("anything", epochs=1, copies=1)
     tuning.reference("anything", epochs=1, copies=1)
     tables = lightest.tables()
-    assert len(tables["optuna"]) == len(lightest.tables()["search"]) == 2
-    assert all(tables["optuna"][quantity].max() <= limit for quantity, limit in lightest.LIMITS.items())
+    found = tables["optuna"].groupby("aim")
+    assert found.size().tolist() == [len(tables["search"])] * len(lightest.AIMS) == [2, 2]
+    for aim, parameters, work in lightest.AIMS:
+        assert found.get_group(aim)["parameters"].max() <= parameters
+        assert found.get_group(aim)["FLOPs"].max() <= work
+    assert len(lightest.searched()) == 6
+    assert {row["pool"] for row in lightest.chosen(lightest.searched())} <= set(tuning.POOLS)
     assert tables["replay"]["trainings"].tolist() == [2, 2]
 
 
