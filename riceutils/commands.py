@@ -192,6 +192,7 @@ EXPERIMENTS = {  # name → the function that makes and commits its tables, from
     "search": "riceutils.lightest:reference",
     "lightest": "riceutils.lightest:finish",
     "optuna": "riceutils.tuning:reference",
+    "distil": "riceutils.lightest:distil",
 }
 
 

@@ -32,30 +32,37 @@ def inputs(images: np.ndarray, preprocessing: str) -> np.ndarray:
 @dataclass(frozen=True)
 class Split:
     """One side of the data: ``images`` uint8 (N, size, size, 3), or features of them, float16, which no
-    preprocessing touches; ``labels`` int64 (N,), ``files`` (N,)."""
+    preprocessing touches; ``labels`` int64 (N,), ``files`` (N,). ``soft`` float32 (N, classes), if given, are the
+    probabilities that training aims at in place of the labels."""
 
     images: np.ndarray = field(repr=False)
     labels: np.ndarray = field(repr=False)
     files: list[str] = field(repr=False)
     classes: list[str]
+    soft: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What training aims at, float32 (N, classes): the soft labels, else one-hot ones."""
+        return np.eye(len(self.classes), dtype=np.float32)[self.labels] if self.soft is None else self.soft
 
     def evenly(self, images: int) -> np.ndarray:
         """Indices of at most so many images, evenly from all classes, which lie one behind the other."""
         return np.linspace(0, len(self) - 1, min(images, len(self))).astype(int)
 
     def arrays(self, rows: np.ndarray, preprocessing: str = "rgb") -> tuple[np.ndarray, np.ndarray]:
-        """What a network takes for some rows, preprocessed images or features as they are, and one-hot labels."""
-        return inputs(self.images[rows], preprocessing), np.eye(len(self.classes), dtype=np.float32)[self.labels[rows]]
+        """What a network takes for some rows, preprocessed images or features as they are, and their targets."""
+        return inputs(self.images[rows], preprocessing), self.targets[rows]
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """The order of the images in ``epoch`` (0-based), a function of ``(seed, epoch)`` only."""
         return np.random.default_rng((seed, epoch)).permutation(len(self))
 
     def pipeline(self, batch_size: int = 32, preprocessing: str = "rgb") -> tf.data.Dataset:
-        """One pass in fixed order: ``(preprocessed images, float32; one-hot labels)``."""
+        """One pass in fixed order: ``(preprocessed images, float32; targets)``."""
         import tensorflow as tf
 
         return self._batches(tf.data.Dataset.range(len(self)).batch(batch_size), preprocessing)
@@ -89,6 +96,8 @@ class Split:
     ) -> tf.data.Dataset:
         import tensorflow as tf
 
+        targets = tf.constant(self.targets)
+
         def fetch(batch: tf.Tensor, epoch: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
             def gather(rows: np.ndarray, number: int) -> np.ndarray:
                 images = self.images[rows]
@@ -97,10 +106,10 @@ class Split:
             number = tf.constant(-1, tf.int64) if epoch is None else epoch
             images = tf.numpy_function(gather, [batch, number], tf.as_dtype(self.images.dtype))
             images.set_shape([None, *self.images.shape[1:]])
-            labels = tf.one_hot(tf.gather(tf.constant(self.labels), batch), len(self.classes))
+            aims = tf.gather(targets, batch)
             if images.dtype != tf.uint8:
-                return tf.cast(images, tf.float32), labels
-            return pretrained.preprocess(images, preprocessing), labels
+                return tf.cast(images, tf.float32), aims
+            return pretrained.preprocess(images, preprocessing), aims
 
         # All that tf.data could tune is set here, and on one core its tuning makes every step wait.
         options = tf.data.Options()

@@ -112,6 +112,15 @@ def student(values: Sequence[float] | np.ndarray) -> Interval:
     return Interval(float(np.mean(values)), float(bounds.low), float(bounds.high), len(values))
 
 
+def points(gaps: Sequence[float] | np.ndarray) -> str:
+    """The mean of several trainings' differences, in points, with the interval of :func:`student`, to be read; "" of
+    none."""
+    if len(gaps) < 2:
+        return f"{gaps[0]:+.2f}" if len(gaps) else ""
+    mean = student(gaps)
+    return f"{mean.value:+.2f} [{mean.low:+.2f}, {mean.high:+.2f}]"
+
+
 def spearman(x: Iterable[float], y: Iterable[float]) -> dict[str, float]:
     """Spearman's rank correlation of 3 to 9 pairs; ``p`` is exact and two-sided, over all permutations.
 

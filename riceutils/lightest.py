@@ -39,6 +39,8 @@ AIMS = (  # perturbed accuracy, parameters, FLOPs
     (0.9909, 500, 250_000),  # the best published model's accuracy, its cost cut to a few thousandths
 )
 LIMITS = {"parameters": 2_000, "FLOPs": 1_000_000}  # of what is searched, normalisation folded
+TEACHER = {"pool": 4, "stem": 24, "units": [[48, 2], [64, 1], [96, 1], [96, 1]]}  # far beyond them
+TEMPERATURE = 4.0  # of its answers, which others learn; within what Hinton et al. (2015) used for small networks
 
 
 def cost(options: Mapping[str, Any], classes: int = 5) -> dict[str, int]:
@@ -92,8 +94,19 @@ def search(
     return pd.DataFrame(rows)
 
 
-def train(splits: Splits, options: Mapping[str, Any], *, epochs: int, copies: int, seed: int = 0) -> Run:
-    """Train one network of the family on the images and ``copies`` of them, the learning rate falling to zero."""
+def train(
+    splits: Splits,
+    options: Mapping[str, Any],
+    *,
+    epochs: int,
+    copies: int,
+    seed: int = 0,
+    teacher: Run | None = None,
+) -> Run:
+    """Train one network of the family on the images and ``copies`` of them, the learning rate falling to zero.
+
+    It learns the labels or, where there is one, the answers of its ``teacher``.
+    """
     spec = Spec(
         model="rice_nano",
         data=splits.fingerprint,
@@ -107,8 +120,9 @@ def train(splits: Splits, options: Mapping[str, Any], *, epochs: int, copies: in
         copies=copies,
         schedule="cosine",
         options=dict(options),
+        teacher={"key": teacher.spec.key, "temperature": TEMPERATURE} if teacher else {},
     )
-    return training.train_or_load(spec, splits)
+    return training.train_or_load(spec, splits, teacher=teacher)
 
 
 def reference(source: str, epochs: int = 8, copies: int = 1) -> pd.DataFrame:
@@ -146,10 +160,22 @@ def finish(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] 
     _generalise(source)
 
 
+def distil(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] = (0, 1, 2)) -> None:
+    """Train ``TEACHER`` and, on its answers, the networks that ``AIMS`` turn on, with every seed; test each once,
+    measure every disturbance alone, and commit. The ablation is their training by :func:`finish`, all else alike.
+    """
+    splits = data.load(source, 224, COUNTS)
+    teacher = train(splits, TEACHER, epochs=epochs, copies=copies, seed=seeds[0])
+    _commit(teacher)
+    for options, seed in product(repeated(seeds[0]), seeds):
+        _commit(train(splits, options, epochs=epochs, copies=copies, seed=seed, teacher=teacher))
+    _generalise(source)
+
+
 def repeated(seed: int) -> list[dict[str, Any]]:
     """Of the networks finished with ``seed``, judged on validation images: the most accurate within the limits of each
     of ``AIMS``, and the one of fewest parameters that beats the accuracy of each."""
-    found = [run for run in finished() if run.spec.seed == seed]
+    found = [run for run in finished() if run.spec.seed == seed and not run.spec.teacher and within(run.spec.options)]
     spent = [tuple(cost(run.spec.options).values()) for run in found]
     picked: dict[str, dict[str, Any]] = {}
     for aim, parameters, work in AIMS:
@@ -177,8 +203,8 @@ def _generalise(source: str) -> None:
 
 
 def _commit(run: Run) -> None:
-    spent = cost(run.spec.options)
-    runs.commit(run, RESULTS / f"{spent['parameters']}-{spent['FLOPs']}-seed{run.spec.seed}")
+    spent, how = cost(run.spec.options), "-distilled" if run.spec.teacher else ""
+    runs.commit(run, RESULTS / f"{spent['parameters']}-{spent['FLOPs']}{how}-seed{run.spec.seed}")
 
 
 def tables() -> dict[str, pd.DataFrame]:

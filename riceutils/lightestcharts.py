@@ -70,8 +70,9 @@ def progress() -> None:
 
 
 def overview(found: Sequence[Run], beside: Sequence[Run] = ()) -> pd.DataFrame:
-    """A row per network: model, source, seed, parameters, FLOPs (both with normalisation folded), kB, validation
-    accuracy, clean and perturbed accuracy with Wilson's 95 % interval, images.
+    """A row per network: model, source, seed, what it learned from (labels, or a teacher's answers), parameters, FLOPs
+    (both with normalisation folded), kB, validation accuracy, clean and perturbed accuracy with Wilson's 95 % interval,
+    images.
 
     ``found`` are networks of the family, ``beside`` runs of the study's models; the published figures and the
     reference's yardstick without a network come from their tables.
@@ -85,6 +86,7 @@ def overview(found: Sequence[Run], beside: Sequence[Run] = ()) -> pd.DataFrame:
             name, source = run.spec.model, "reference"
             spent = {quantity: int(ledger.static(name)[quantity].value) for quantity in COSTS}
         row: dict[str, Any] = {"model": name, "source": source, "seed": run.spec.seed, **spent}
+        row["learned from"] = "answers" if run.spec.teacher else "labels"
         row["validation accuracy"] = run.record["best"]["val_accuracy"]
         for which in ("clean", "perturbed"):
             row |= {f"{which} {key}": getattr(run.accuracy(which), key) for key in ("value", "low", "high")}
@@ -95,6 +97,7 @@ def overview(found: Sequence[Run], beside: Sequence[Run] = ()) -> pd.DataFrame:
                 round(float(entry["test_accuracy"]) * ledger.PUBLISHED_IMAGES), ledger.PUBLISHED_IMAGES
             )
             row = {"model": entry["model"], "source": "published", "images": ledger.PUBLISHED_IMAGES}
+            row["learned from"] = "labels"
             row |= {quantity: int(ledger.static(entry["model"])[quantity].value) for quantity in COSTS}
             rows.append(
                 row | {"perturbed value": share.value, "perturbed low": share.low, "perturbed high": share.high}
@@ -106,7 +109,7 @@ def overview(found: Sequence[Run], beside: Sequence[Run] = ()) -> pd.DataFrame:
 def comparable(table: pd.DataFrame) -> pd.DataFrame:
     """:func:`overview` for reading: accuracies as text, lightest first."""
     ordered = table.sort_values(["parameters", "FLOPs"])
-    shown = ordered[["model", "source", "seed"]].copy()
+    shown = ordered[["model", "source", "seed", "learned from"]].copy()
     shown["seed"] = [("" if pd.isna(seed) else f"{seed:g}") for seed in shown["seed"]]
     for which in ("perturbed", "clean"):
         figures = table.loc[shown.index, [f"{which} {key}" for key in ("value", "low", "high")]].to_numpy()
@@ -143,7 +146,7 @@ def _errors(axis: Axes, table: pd.DataFrame, quantity: str) -> None:
         if source == "published":
             for name, x, y in own[["model", quantity, "value"]].itertuples(index=False):
                 axis.annotate(name, (x, 1 - y), xytext=(3, 3), textcoords="offset points", fontsize=6, color="0.35")
-    means = points[points["source"] == "rice_nano"].groupby("model")[[*COSTS, "value"]].mean()
+    means = points[points["source"] == "rice_nano"].groupby(["model", "learned from"])[[*COSTS, "value"]].mean()
     if len(means):
         best = comparison.front(means.rename(columns={"value": "accuracy"}), quantity)
         axis.step(best[quantity], 1 - best["accuracy"], where="post", color=PALETTE[2], linewidth=1,
@@ -153,7 +156,8 @@ def _errors(axis: Axes, table: pd.DataFrame, quantity: str) -> None:
 def aims(table: pd.DataFrame) -> pd.DataFrame:
     """Each of ``lightest.AIMS``, and the family's network within its limits that is most accurate on validation images.
 
-    Columns: aim, parameters at most, FLOPs at most, model, seeds, its accuracy on perturbed test images, outcome; then,
+    Columns: aim, parameters at most, FLOPs at most, model, what it learned from, seeds, its accuracy on perturbed test
+    images, outcome; then,
     whatever its size, the network of fewest parameters that passes the aim on validation images (smallest beyond) and
     its accuracy on the test images. Accuracies are means of the seeds; the test images have no say in which network
     it is.
@@ -164,15 +168,44 @@ def aims(table: pd.DataFrame) -> pd.DataFrame:
         own = nano[(nano["parameters"] <= parameters) & (nano["FLOPs"] <= work)]
         row: dict[str, object] = {"aim": accuracy, "parameters at most": parameters, "FLOPs at most": work}
         if len(own):
-            best = own.groupby("model")["validation accuracy"].mean().idxmax()
-            tested = own.loc[own["model"] == best, "perturbed value"]
-            row |= {"model": best, "seeds": len(tested), "accuracy": tested.mean()}
+            ways = own.groupby(["model", "learned from"])
+            best = ways["validation accuracy"].mean().idxmax()
+            tested = ways.get_group(best)["perturbed value"]
+            row |= {"model": best[0], "learned from": best[1], "seeds": len(tested), "accuracy": tested.mean()}
             row |= {"outcome": "reached" if round(tested.mean(), 4) >= accuracy else "missed"}
-        means = nano.groupby("model")[["parameters", "validation accuracy", "perturbed value"]].mean()
+        means = nano.groupby(["model", "learned from"])[["parameters", "validation accuracy", "perturbed value"]].mean()
         beyond = means[means["validation accuracy"].round(4) > accuracy].sort_values("parameters")  # single precision
         if len(beyond):
-            row |= {"smallest beyond": beyond.index[0], "its accuracy": beyond["perturbed value"].iloc[0]}
+            row |= {"smallest beyond": beyond.index[0][0], "its accuracy": beyond["perturbed value"].iloc[0]}
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def distilled(table: pd.DataFrame) -> pd.DataFrame:
+    """What learning from a teacher's answers changes in the networks of :func:`overview` that were trained both ways.
+
+    Three rows each: means over the seeds that were trained both ways of the accuracies learned from labels and from
+    answers, and the difference in points with its 95 % interval (Student's t over seeds; none of a single one).
+    """
+    own = table[table["source"] == "rice_nano"].set_index(["model", "seed"])
+    labels, answers = (own[own["learned from"] == way] for way in ("labels", "answers"))
+    both = labels.index.intersection(answers.index, sort=False)
+    rows = []
+    for model in dict.fromkeys(both.get_level_values("model")):
+        pairs = both[both.get_level_values("model") == model]
+        three: list[dict[str, object]] = [
+            {"model": model, "learned from": way, "seeds": len(pairs)} for way in ("labels", "answers", "difference")
+        ]
+        for which, column in (
+            ("validation", "validation accuracy"),
+            ("clean", "clean value"),
+            ("perturbed", "perturbed value"),
+        ):
+            before, after = (found.loc[pairs, column].to_numpy(float) for found in (labels, answers))
+            texts = (f"{before.mean():.4f}", f"{after.mean():.4f}", evaluation.points(100 * (after - before)))
+            for row, text in zip(three, texts, strict=True):
+                row[f"{which} accuracy"] = text
+        rows += three
     return pd.DataFrame(rows)
 
 
@@ -202,9 +235,14 @@ def against() -> dict[str, Run]:
     first."""
     measured = [run for run in runs.counted() if run.generalisation is not None]
     ours = {f"{run.spec.model}, seed {run.spec.seed}": run for run in measured}
-    own = {f"rice_nano {lightest.name(run.spec.options)}, seed {run.spec.seed}": run for run in lightest.finished()}
+    own = {_label(run): run for run in lightest.finished()}
     first = {label: run for label, run in ours.items() if run.spec.model == RIVAL}
     return first | own | ours
+
+
+def _label(run: Run) -> str:
+    how = ", distilled" if run.spec.teacher else ""
+    return f"rice_nano {lightest.name(run.spec.options)}{how}, seed {run.spec.seed}"
 
 
 def losses(found: Mapping[str, Run]) -> pd.DataFrame:

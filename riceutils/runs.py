@@ -1,8 +1,7 @@
 """Runs: trained models with everything needed to know what they are, kept in the cache folder.
 
-A run's folder holds ``record.json``, ``history.csv``, ``filters.csv``, ``predictions.npz`` and
-``model.weights.h5``. It appears by renaming, so that it is whole or not there. Reference results are the same
-folders, committed inside the package (weights only when under 1 MB).
+A run's folder holds ``record.json``, ``history.csv``, ``filters.csv``, ``predictions.npz``, ``model.weights.h5``. It
+appears by renaming, whole or not at all. Reference results are such folders in the package (weights under 1 MB).
 """
 
 from __future__ import annotations
@@ -62,6 +61,7 @@ class Spec(BaseModel):
     copies: int = 0  # perturbed copies of each training image, drawn once
     schedule: str = "constant"  # of the learning rate: constant, or cosine to 0 over all epochs
     slim: dict[str, Any] = {}  # how it was cut from another network (see riceutils.slimmed); empty: it was not
+    teacher: dict[str, Any] = {}  # key of the run whose answers it learns, and their temperature; empty: the labels
 
     @property
     def key(self) -> str:
@@ -233,7 +233,7 @@ def commit(run: Run, target: Path | None = None) -> Path:
     from the architecture's plain training, or from the one that is there.
     """
     spec = run.spec
-    if target is None and (spec.slim or spec.copies or spec.options):
+    if target is None and (spec.slim or spec.copies or spec.options or spec.teacher):
         raise ValueError(f"{run.name} is not {spec.model} as the registry builds it; only that is a reference result.")
     variant = "-augmented" * spec.augment + "-adapted" * spec.adapted + "-rgb" * spec.unexpected_pixels
     named, target = target, target or REFERENCE / f"{spec.model}{variant}-seed{spec.seed}"

@@ -182,16 +182,9 @@ def differences(curves: pd.DataFrame) -> pd.DataFrame:
             for which in ("clean accuracy", "perturbed accuracy"):
                 table = own.pivot_table(which, ["parent", "share", "seed"], "way")
                 gaps = 100 * (table[first] - table[second]).dropna().groupby(["parent", "seed"]).mean().to_numpy()
-                row |= {"trainings": len(gaps), f"{which}, difference": _gap(gaps)}
+                row |= {"trainings": len(gaps), f"{which}, difference": evaluation.points(gaps)}
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _gap(gaps: np.ndarray) -> str:
-    if len(gaps) < 2:
-        return "" if not len(gaps) else f"{gaps[0]:+.2f}"
-    mean = evaluation.student(gaps)
-    return f"{mean.value:+.2f} [{mean.low:+.2f}, {mean.high:+.2f}]"
 
 
 def chart(curves: pd.DataFrame) -> Chart:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def train_or_load(
     splits: Splits,
     *,
     start: Callable[[], keras.Model] | None = None,
+    teacher: Run | None = None,
     tensorboard: str = "",
     reuse: bool = True,
 ) -> Run:
@@ -40,9 +42,11 @@ def train_or_load(
     Protocol: Adam, categorical cross-entropy, early stopping on validation loss that restores the best epoch's
     weights. Layers that are frozen are computed once if ``reuse`` (see :mod:`riceutils.features`), unless the images
     change from epoch to epoch. ``start`` builds the network, weights included, of a spec that the registry can't build.
-    ``tensorboard`` is a log folder, or "" for none. Raises ``TrainingError`` when the
-    loss is no longer finite, ``ValueError`` when the spec does not fit the data.
+    ``teacher`` is the run that ``spec.teacher`` names. ``tensorboard`` is a log folder, or "" for none. Raises
+    ``TrainingError`` when the loss is no longer finite, ``ValueError`` when the spec fits neither data nor teacher.
     """
+    if spec.teacher.get("key") != (teacher and teacher.spec.key):
+        raise ValueError(f"The spec learns from {spec.teacher.get('key')}. Give that run as its teacher, and no other.")
     if (spec.data, spec.classes) != (splits.fingerprint, len(splits.classes)):
         raise ValueError("The spec was made for other data. Make it from the splits that it is trained on.")
     finished = runs.find(spec)
@@ -57,12 +61,26 @@ def train_or_load(
         if finished is None:
             model = new_model(spec, start)
             subject = subjects.prepare(model, spec, splits, reuse and not spec.augment)
+            if teacher is not None:
+                subject = _taught(subject, spec, teacher, splits)
             _compile(subject.network, spec, len(subject.train))
             history, stopped, share = _fit(subject, spec, state, tensorboard)
             _save(folder, model, subject, spec, splits, history, stopped, share)
             state.unlink(missing_ok=True)
             finished = Run(folder)
     return finished
+
+
+def _taught(subject: Subject, spec: Spec, teacher: Run, splits: Splits) -> Subject:
+    """The subject with the teacher's probabilities for its very images, softened by the temperature, as its targets.
+
+    Distillation (Hinton et al. 2015, arXiv 1503.02531) with the temperature left to the teacher: the student's logits
+    come out smaller by that factor, its answers are the same.
+    """
+    own = subjects.prepare(teacher.model(), teacher.spec.model_copy(update={"copies": spec.copies}), splits)
+    said = predict(own.network, own.train.images, teacher.spec.preprocessing)  # type: ignore[arg-type]
+    soft = np.maximum(said, np.finfo(np.float32).tiny) ** (1 / spec.teacher["temperature"])
+    return replace(subject, train=replace(subject.train, soft=soft / soft.sum(axis=1, keepdims=True)))
 
 
 def new_model(spec: Spec, start: Callable[[], keras.Model] | None = None) -> keras.Model:

@@ -19,8 +19,8 @@ def test_the_grid_stays_within_its_limits_and_reaches_far_down():
 
 
 def test_every_candidate_has_a_name_of_its_own():
-    names = [lightest.name(options) for options in lightest.grid()]
-    assert len(set(names)) == len(names)
+    costs = {tuple(lightest.cost(options).values()) for options in lightest.grid()}
+    assert len(costs) == len(lightest.grid())
 
 
 def test_a_search_knows_nothing_of_the_test_images(tmp_path):
@@ -50,12 +50,16 @@ def test_further_seeds_go_to_the_networks_that_the_aims_turn_on(monkeypatch):
         (4, 4, 8, 12): 0.99,
     }
     options = [{"pool": p, "stem": s, "units": [[a, 2], [b, 1]]} for p, s, a, b in judged]
+
+    def spec(options, seed):
+        return SimpleNamespace(options=options, seed=seed, teacher={}, classes=5)
+
     made = [
-        SimpleNamespace(spec=SimpleNamespace(options=own, seed=0), record={"best": {"val_accuracy": value}})
+        SimpleNamespace(spec=spec(own, 0), record={"best": {"val_accuracy": value}})
         for own, value in zip(options, judged.values(), strict=True)
     ]
     made.sort(key=lambda run: lightest.cost(run.spec.options)["parameters"])
-    other = SimpleNamespace(spec=SimpleNamespace(options=options[1], seed=1), record={"best": {"val_accuracy": 1.0}})
+    other = SimpleNamespace(spec=spec(options[1], 1), record={"best": {"val_accuracy": 1.0}})
     monkeypatch.setattr(lightest, "finished", lambda: [*made, other])
     assert lightest.repeated(0) == [options[3], options[0], options[2]]
 
@@ -99,6 +103,26 @@ def test_from_the_search_to_networks_that_were_tested(finished, tmp_path, monkey
     assert (row["low"], row["high"]) == (shown.low, shown.high)
     assert measured[["rotation", "all corruptions"]].notna().all(axis=None)
     assert len(comparison.generalisations(lightestcharts.against())[1]) == len(measured)
+
+
+def test_what_the_aims_turn_on_learns_from_a_larger_network(finished, monkeypatch):
+    monkeypatch.setattr(lightest, "TEACHER", {"pool": 4, "stem": 8, "units": [[40, 1], [40, 1]]})
+    wanted = lightest.repeated(0)
+    lightest.distil("synthetic", epochs=1, copies=1, seeds=(0,))
+    teacher = next(run for run in lightest.finished() if run.spec.options == lightest.TEACHER)
+    taught = [run for run in lightest.finished() if run.spec.teacher]
+    assert [run.spec.options for run in taught] == wanted
+    assert all(run.spec.teacher["key"] == teacher.spec.key for run in taught)
+    assert all(run.generalisation is not None for run in (teacher, *taught))
+    assert lightest.repeated(0) == wanted  # what has a teacher is a variant, no network of its own
+    table = lightestcharts.overview(lightest.finished())
+    both = lightestcharts.distilled(table)
+    assert both["learned from"].tolist() == ["labels", "answers", "difference"] * len(wanted)
+    own = table[table["model"] == lightest.name(wanted[0])].set_index("learned from")["perturbed value"]
+    shown = both[both["model"] == lightest.name(wanted[0])].set_index("learned from")["perturbed accuracy"]
+    assert shown["answers"] == f"{own['answers']:.4f}"
+    assert float(shown["difference"]) == pytest.approx(100 * (own["answers"] - own["labels"]), abs=0.006)
+    assert (lightestcharts.aims(table)["learned from"].dropna().isin(["labels", "answers"])).all()
 
 
 def test_where_the_family_loses_is_said():

@@ -219,6 +219,21 @@ def test_a_spec_of_other_data_is_refused(splits):
         train(spec_of(splits, data="0" * 16), splits)
 
 
+def test_a_student_learns_its_teachers_answers_as_warm_as_asked(splits):
+    teacher = train(spec_of(splits, seed=1), splits)
+    guessing = np.log(len(splits.classes))
+    assert teacher.history["loss"].iloc[-1] < 0.9 * guessing
+    spec = spec_of(splits, epochs=2, teacher={"key": teacher.spec.key, "temperature": 1e6})
+    for wrong, other in ((spec, None), (spec_of(splits), teacher)):
+        with pytest.raises(ValueError, match="Give that run as its teacher, and no other"):
+            training.train_or_load(wrong, splits, teacher=other)
+    student = training.train_or_load(spec, splits, teacher=teacher)
+    assert spec.key != spec_of(splits, epochs=2).key
+    assert (student.history["loss"] > guessing - 1e-3).all()  # all classes alike is the best answer to learn
+    warm = spec_of(splits, seed=1, teacher={"key": teacher.spec.key, "temperature": 1.0})
+    assert training.train_or_load(warm, splits, teacher=teacher).history["loss"].iloc[-1] < guessing - 0.02
+
+
 def test_activations_of_a_silent_filter(splits):
     run = train(spec_of(splits), splits)
     model = run.model()
