@@ -234,15 +234,18 @@ def reference(source: str, seeds: Sequence[int] = (0, 1, 2)) -> pd.DataFrame:
 
     Each parent and seed is committed as it is finished, in place of what the table had of it: hours, resumable.
     """
-    splits = data.load(source, SIZE, COUNTS)
-    values = {"data": source, "image_size": SIZE, "images_per_class": list(COUNTS), "epochs": EPOCHS}
-    base = config.check("02_cnn", values)
+    splits, base = _images(source)
     for seed in seeds:
         _commit(hand_made(base.model_copy(update={"epochs": EPOCHS + AFTER}), splits, seeds=[seed]))
         for model in PARENTS:
             parent = study.run(model, _protocol(model, base), splits, seed=seed)
             _commit(curve(parent, splits, SHARES, epochs=AFTER))
     return pd.read_csv(RESULTS / "curves.csv")
+
+
+def _images(source: str) -> tuple[Splits, TrainingParameters]:
+    values = {"data": source, "image_size": SIZE, "images_per_class": list(COUNTS), "epochs": EPOCHS}
+    return data.load(source, SIZE, COUNTS), config.check("02_cnn", values)
 
 
 def _commit(curves: pd.DataFrame) -> None:
@@ -253,12 +256,9 @@ def _commit(curves: pd.DataFrame) -> None:
 
 
 def reference_block5(source: str) -> pd.DataFrame:
-    """The same for block 5 of the reference VGG16 on cached features, one seed; ``SHARES`` are of block 5's FLOPs.
-
-    Raises ``ValueError`` or ``FileNotFoundError`` when VGG16 has not been trained here.
-    """
-    parent = runs.resolve("vgg16")
-    splits = study.reference(source)
+    """The same for block 5 of VGG16 on cached features, one seed; ``SHARES`` are of block 5's FLOPs."""
+    splits, base = _images(source)
+    parent = study.run("vgg16", _protocol("vgg16", base), splits)
     table = curve(parent, splits, SHARES, epochs=AFTER, layers=BLOCK5)
     files.write_csv(RESULTS / "block5.csv", table)
     return table

@@ -153,7 +153,7 @@ def test_importing_the_library_does_not_import_tensorflow():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-NEEDED_FIRST = {"lightest": "experiment search", "optuna": "experiment search", "block5": "The weights of vgg16"}
+NEEDED_FIRST = {"lightest": "experiment search", "optuna": "experiment search"}
 
 
 @pytest.mark.parametrize("name", list(commands.EXPERIMENTS))

@@ -51,6 +51,26 @@ def test_lossless_removal_is_lossless(parent, splits):
     assert row["removed"] <= row["channels"]
 
 
+def test_of_vgg16_block_5_alone_is_cut(splits, tmp_path, monkeypatch):
+    for name, value in {
+        "RESULTS": tmp_path,
+        "SIZE": 32,
+        "SHARES": (0.5,),
+        "EPOCHS": 1,
+        "AFTER": 1,
+        "WAYS": ("l1",),
+    }.items():
+        monkeypatch.setattr(slimcurves, name, value)
+    monkeypatch.setattr(slimcurves.data, "load", lambda *arguments: splits)
+    table = slimcurves.reference_block5("synthetic").set_index("way")
+    assert table.index.tolist() == ["whole", *slimcurves.WAYS]
+    whole, half = table.loc["whole"], table.loc["l1"]
+    # Less than half of VGG16 is block 5: half of that leaves most of the network's FLOPs.
+    assert 0.9 < half["FLOPs"] / whole["FLOPs"] < 1
+    figure, _ = slimcurves.chart(slimcurves.tables()["block5"])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["l1", "whole"]
+
+
 def test_what_was_measured_without_loss_is_kept(parent, splits, tmp_path, monkeypatch):
     monkeypatch.setattr(slimcurves, "RESULTS", tmp_path)
     monkeypatch.setattr(slimcurves.study, "reference", lambda source: splits)
