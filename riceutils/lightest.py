@@ -60,10 +60,16 @@ def _cost(options: str, classes: int) -> dict[str, int]:
     return {"parameters": folded.count_params(), "FLOPs": flops.count(folded).total}
 
 
-def within(options: Mapping[str, Any], limits: Mapping[str, int] = LIMITS) -> bool:
-    """Whether a network keeps to ``limits`` of parameters and FLOPs."""
+def excess(options: Mapping[str, Any], limits: Mapping[str, int] = LIMITS) -> dict[str, float]:
+    """By which share a network exceeds each of ``limits`` of parameters and FLOPs; none is above 0 where it keeps to
+    them."""
     spent = cost(options)
-    return all(spent[quantity] <= limit for quantity, limit in limits.items())
+    return {quantity: spent[quantity] / limit - 1 for quantity, limit in limits.items()}
+
+
+def within(options: Mapping[str, Any]) -> bool:
+    """Whether a network keeps to ``LIMITS``."""
+    return max(excess(options).values()) <= 0
 
 
 def grid() -> list[dict[str, Any]]:

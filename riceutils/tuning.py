@@ -54,11 +54,17 @@ def from_grid(trial: Trial) -> Options:
 
 
 def sample(
-    suggest: Callable[[Trial], Options], judge: Callable[[Options], float | None], budget: int, seed: int
+    suggest: Callable[[Trial], Options],
+    judge: Callable[[Options], float],
+    budget: int,
+    seed: int,
+    excess: Callable[[Options], Mapping[str, float]] = lambda options: {},
 ) -> list[tuple[Options, float]]:
     """Up to ``budget`` different networks in the order in which TPE asks for them, with what ``judge`` says of each.
 
-    ``judge`` returns what is to be maximised, or None for a network outside of the limits: that costs no training.
+    ``judge`` returns what is to be maximised. A network of which ``excess`` has a number above 0 is outside of the
+    limits: that costs no training, and TPE learns where they are. A network proposed again is no news to it: told each
+    time, the best would soon be all that it asks for.
     The order depends on ``seed`` and on the answers alone, so that a sampling that was interrupted repeats itself.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -68,12 +74,16 @@ def sample(
         trial = study.ask()
         options = suggest(trial)
         key = json.dumps(options, sort_keys=True)
-        value = answers[key][1] if key in answers else judge(options)
-        if value is None:
+        over = excess(options)
+        for name, share in over.items():
+            trial.set_constraint(name, share)
+        if key in answers:
             study.tell(trial, state=TrialState.FAIL)
-            continue
-        study.tell(trial, value)
-        answers[key] = (options, value)
+        elif max(over.values(), default=0) > 0:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            answers[key] = (options, judge(options))
+            study.tell(trial, answers[key][1])
         if len(answers) == budget:
             break
     return list(answers.values())
@@ -90,7 +100,13 @@ def replay(table: pd.DataFrame, budgets: Sequence[int] = (4, 8, 16, 24, 32, 48),
     values, budgets = np.sort(list(judged.values())), sorted({min(budget, len(judged)) for budget in budgets})
     orders = []
     for seed in range(repeats):
-        found = sample(from_grid, lambda options: judged.get(_key(options)), max(budgets), seed)
+        found = sample(
+            from_grid,
+            lambda options: judged[_key(options)],
+            max(budgets),
+            seed,
+            lambda options: {"not in the table": 0.0 if _key(options) in judged else 1.0},
+        )
         highest = np.maximum.accumulate([value for _, value in found])
         orders.append(np.pad(highest, (0, max(budgets) - len(highest)), mode="edge"))
     rows = []
@@ -118,13 +134,11 @@ def search(splits: data.Splits, budget: int, limits: Mapping[str, int], *, epoch
 
     rows: list[pd.DataFrame] = []
 
-    def judge(options: Options) -> float | None:
-        if not lightest.within(options, limits):
-            return None
+    def judge(options: Options) -> float:
         rows.append(lightest.search(splits, [options], epochs=epochs, copies=copies))
         return float(rows[-1]["val_accuracy"].iloc[0])
 
-    sample(wide, judge, budget, 0)
+    sample(wide, judge, budget, 0, lambda options: lightest.excess(options, limits))
     return pd.concat(rows, ignore_index=True)
 
 

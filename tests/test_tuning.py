@@ -55,18 +55,35 @@ def test_what_resembles_the_best_is_found_sooner(table):
 
 
 def test_only_what_is_within_the_limits_is_paid_for():
-    asked = []
+    asked, paid = [], []
 
     def judge(options):
-        asked.append(options)
-        return None if options["pool"] == 4 else options["stem"] / 10
+        paid.append(options)
+        return options["stem"] / 10
 
-    found = tuning.sample(tuning.wide, judge, 6, seed=1)
-    assert len(found) == len({str(options) for options, _ in found}) == 6
-    assert all(options["pool"] != 4 for options, _ in found)
+    def excess(options):
+        asked.append(options)
+        return {"pool": 5 - options["pool"], "stem": options["stem"] - 9}
+
+    found = tuning.sample(tuning.wide, judge, 6, 1, excess)
+    assert len(found) == len({str(options) for options, _ in found}) == len(paid) == 6
+    assert all(options["pool"] > 4 and options["stem"] < 10 for options, _ in found)
     assert any(options["pool"] == 4 for options in asked)
-    assert tuning.sample(tuning.wide, judge, 6, seed=1) == found
-    assert tuning.sample(tuning.wide, judge, 6, seed=2) != found
+    assert tuning.sample(tuning.wide, judge, 6, 1, excess) == found
+    assert tuning.sample(tuning.wide, judge, 6, 2, excess) != found
+
+
+def test_the_limits_are_learned():
+    limits, asked = dict(zip(lightest.LIMITS, lightest.AIMS[1][1:], strict=True)), []
+
+    def excess(options):
+        asked.append(lightest.excess(options, limits))
+        return asked[-1]
+
+    tuning.sample(tuning.wide, lambda options: options["stem"] / 10, 24, 0, excess)
+    inside = [max(over.values()) <= 0 for over in asked]
+    assert np.mean(inside[:10]) < 0.2  # at random, one in twenty
+    assert np.mean(inside[-20:]) > 0.4
 
 
 def test_a_space_may_be_exhausted(monkeypatch):
