@@ -5,11 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pandas as pd
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from riceutils import catalogue
 from riceutils.comparison import front, place_names
-from riceutils.plots import PALETTE, Chart, figure
+from riceutils.plots import PALETTE, Chart, figure, plain_ticks
 
 GROUPS = {  # of the time line: words, marker, colour, size
     "history": ("by year of publication", "o", "0.45", 5),
@@ -80,9 +79,7 @@ def latencies(table: pd.DataFrame) -> Chart:
         axis.errorbar(x, table["median, ms"], yerr=spread, fmt="o", ms=5, elinewidth=1, color=PALETTE[0])
         axis.set(xscale="log", yscale="log")
         for side in (axis.xaxis, axis.yaxis):
-            side.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            side.set_major_formatter("{x:g}")
-            side.set_minor_formatter(NullFormatter())
+            plain_ticks(side)
         axis.margins(0.15)
         bars = pd.DataFrame({"x": x, "low": table["5 %, ms"], "same": x, "high": table["95 %, ms"]})
         named = pd.DataFrame({"x": x, "y": table["median, ms"], "model": table["model"]})

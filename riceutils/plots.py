@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 if TYPE_CHECKING:
     import keras
@@ -29,6 +31,13 @@ def figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tu
     with sns.axes_style("ticks", STYLE):
         canvas = Figure(figsize=(WIDTH, height), layout="constrained")
         return canvas, canvas.subplots(rows, columns, squeeze=False, **options)
+
+
+def plain_ticks(side: Axis) -> None:
+    """Of a logarithmic axis over a few decades: ticks at 1, 2 and 5 times powers of ten, written without powers."""
+    side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    side.set_major_formatter("{x:g}")
+    side.set_minor_formatter(NullFormatter())
 
 
 def sheet(images: Sequence[np.ndarray] | np.ndarray, labels: Sequence[str], columns: int = 5) -> Chart:

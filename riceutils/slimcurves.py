@@ -6,6 +6,7 @@ Charts are ``(figure, table)``, as in :mod:`riceutils.plots`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from matplotlib.axes import Axes
 from riceutils import config, data, evaluation, files, flops, runs, slimmed, slimming, study, training
 from riceutils.config import TrainingParameters
 from riceutils.data import Splits
-from riceutils.plots import PALETTE, Chart, figure
+from riceutils.plots import PALETTE, Chart, figure, plain_ticks
 from riceutils.runs import Run
 
 RESULTS = files.PACKAGE / "results" / "slimming"
@@ -189,20 +190,23 @@ def differences(curves: pd.DataFrame) -> pd.DataFrame:
 
 def chart(curves: pd.DataFrame) -> Chart:
     """Accuracy against FLOPs (log), a column for each parent, clean above, perturbed below; bars: :func:`interval`.
+    Each panel has a scale of its own.
 
     The Study's light models, trained alike, stand in every panel as crosses.
     """
     light = curves[curves["way"] == "hand-made"]
     cut = curves[curves["way"] != "hand-made"]
     parents = list(dict.fromkeys(cut["parent"]))
-    canvas, axes = figure(5.6, 2, len(parents), sharey="row", sharex="col")
+    canvas, axes = figure(5.6, 2, len(parents), sharex="col")
     for column, parent in enumerate(parents):
         own = cut[cut["parent"] == parent]
         for axis, which in zip(axes[:, column], ("clean accuracy", "perturbed accuracy"), strict=True):
             _panel(axis, own, light, which)
             axis.set(xscale="log", ylabel=which if column == 0 else "")
+            plain_ticks(axis.xaxis)
+            axis.tick_params(axis="x", labelsize=8)
         axes[0, column].set_title(parent, fontsize=10)
-        axes[1, column].set_xlabel("FLOPs per image")
+        axes[1, column].set_xlabel("MFLOPs per image (log)")
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
     return canvas, summary(curves)
 
@@ -210,18 +214,23 @@ def chart(curves: pd.DataFrame) -> Chart:
 def _panel(axis: Axes, own: pd.DataFrame, light: pd.DataFrame, which: str) -> None:
     for number, way in enumerate(WAYS):
         rows = own[own["way"] == way].groupby("share")
-        points = [(g["FLOPs"].mean(), *interval(g[which].tolist(), int(g["images"].iloc[0]))) for _, g in rows]
+        points = [(g["FLOPs"].mean() / 1e6, *interval(g[which].tolist(), int(g["images"].iloc[0]))) for _, g in rows]
         x, mean, low, high = np.array(points).T
         spread = [mean - low, high - mean]
         axis.errorbar(x * 1.04 ** (number - 1.5), mean, spread, fmt="osD^"[number] + "-", ms=4, elinewidth=1,
                       color=PALETTE[number], label=way)  # fmt: skip
     whole = own[own["way"] == "whole"]
-    axis.errorbar(whole["FLOPs"].mean(), *_bar(whole, which), fmt="k*", ms=9, elinewidth=1, label="whole")
+    axis.errorbar(whole["FLOPs"].mean() / 1e6, *_bar(whole, which), fmt="k*", ms=9, elinewidth=1, label="whole")
     for name, rows in light.groupby("parent", sort=False):
-        axis.errorbar(rows["FLOPs"].mean(), *_bar(rows, which), fmt="x", color="0.35", elinewidth=1,
+        axis.errorbar(rows["FLOPs"].mean() / 1e6, *_bar(rows, which), fmt="x", color="0.35", elinewidth=1,
                       label="hand-made" if name == light["parent"].iloc[0] else None)  # fmt: skip
-        axis.annotate(str(name), (rows["FLOPs"].mean(), rows[which].mean()), fontsize=7, color="0.35",
-                      xytext=(3, 3), textcoords="offset points")  # fmt: skip
+        left = bool(rows["FLOPs"].mean() > whole["FLOPs"].mean() / 10)  # the side that has room
+        place: dict[str, Any] = {
+            "xytext": (-4 if left else 4, 3),
+            "textcoords": "offset points",
+            "ha": "right" if left else "left",
+        }
+        axis.annotate(str(name), (rows["FLOPs"].mean() / 1e6, rows[which].mean()), fontsize=7, color="0.35", **place)
 
 
 def _bar(rows: pd.DataFrame, which: str) -> tuple[float, list[list[float]]]:

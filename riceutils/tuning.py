@@ -89,7 +89,7 @@ def sample(
     return list(answers.values())
 
 
-def replay(table: pd.DataFrame, budgets: Sequence[int] = (4, 8, 16, 24, 32, 48), repeats: int = 100) -> pd.DataFrame:
+def replay(table: pd.DataFrame, budgets: Sequence[int] = (4, 8, 16, 24, 32), repeats: int = 100) -> pd.DataFrame:
     """What TPE and random order find of a finished search (:func:`riceutils.lightest.search`), a row each per budget.
 
     Columns: way, trainings, accuracy (the best found, mean), low and high (2.5 % and 97.5 % of all orders), best found
@@ -143,13 +143,12 @@ def search(splits: data.Splits, budget: int, limits: Mapping[str, int], *, epoch
 
 
 def reference(source: str, epochs: int = 8, copies: int = 1) -> None:
-    """Replay the committed search; then search the wide space on real images, within the limits of each of
-    ``lightest.AIMS`` (column aim: its accuracy), with as many trainings. Commits both.
+    """Search the wide space on real images, within the limits of each of ``lightest.AIMS`` (column aim: its accuracy),
+    with as many trainings as the committed search took; then replay that. Commits both.
 
     Hours, resumable; the smallest networks first. Raises ``FileNotFoundError`` before there is a search.
     """
     table = lightest.needed()
-    files.write_csv(lightest.RESULTS / "replay.csv", replay(table))
     splits = data.load(source, 224, lightest.COUNTS)
     found: list[pd.DataFrame] = []
     for accuracy, *most in reversed(lightest.AIMS):
@@ -157,3 +156,4 @@ def reference(source: str, epochs: int = 8, copies: int = 1) -> None:
         own = search(splits, len(table), limits, epochs=epochs, copies=copies)
         found.append(own.assign(aim=accuracy))
         files.write_csv(lightest.RESULTS / "optuna.csv", pd.concat(found, ignore_index=True))
+    files.write_csv(lightest.RESULTS / "replay.csv", replay(table))
