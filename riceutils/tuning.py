@@ -27,7 +27,7 @@ POOLS = (4, 7, 8)  # 56, 32 and 28 px are left of 224
 STEMS = (3, 10)  # fewest and most filters of the strided convolution
 FILTERS = (4, 24)  # of a unit
 DEPTHS = (2, 4)  # units
-PROPOSALS = 5_000  # after so many, a space is taken to be exhausted
+PROPOSALS = 1_000  # after so many, a space is taken to be exhausted
 
 Options = dict[str, Any]
 

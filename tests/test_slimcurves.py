@@ -128,3 +128,30 @@ def test_reference_experiments_are_committed_as_they_grow(tmp_path, splits, pare
     further = slimcurves.reference("anything", seeds=(1,))
     assert set(further["seed"]) == {0, 1}  # what the table had stays
     assert len(slimcurves.reference("anything", seeds=(0,))) == len(further) == 2 * len(made)
+
+
+def test_what_the_page_says_of_the_curves():
+    curves = slimcurves.tables()["curves"]
+    cut = curves[curves["way"].isin(slimcurves.WAYS)]
+    assert (curves["seed"] == 0).all()  # "one seed"
+    clean = cut.pivot_table("clean accuracy", ["parent", "share"], "way")
+    near = clean[clean.index.get_level_values("share") >= 0.25]
+    assert round(100 * (near.max(axis=1) - near.min(axis=1)).max(), 1) == 2.3
+    whole = curves[curves["way"] == "whole"].set_index("parent")["clean accuracy"]
+    assert clean.loc[("cnn", 0.05)].min() > whole["cnn"] - 0.003
+    deep = clean.drop("cnn")[lambda table: table.index.get_level_values("share") <= 0.1]
+    assert (deep["scratch"].min(), deep["scratch"].max()) == (
+        pytest.approx(0.9457, abs=5e-5),
+        pytest.approx(0.9603, abs=5e-5),
+    )
+    guessing = deep[["apoz", "l1", "random"]] == 0.2
+    assert (guessing.size, guessing.to_numpy().sum()) == (12, 4)
+    assert guessing.loc[("vgg_custom", 0.1)].tolist() == [True, False, False]
+    table = slimcurves.differences(curves).set_index(["first", "second", "model"])["clean accuracy, difference"]
+    shown = table["apoz", "random"]
+    assert shown[["googlenet_light", "cnn", "vgg_custom"]].tolist() == ["+2.42", "+0.00", "-13.43"]
+    low, high = shown["all"].split("[")[1].strip("]").split(", ")
+    assert float(low) < 0 < float(high)
+    behind = clean[["apoz", "l1", "random"]].max(axis=1) - clean["scratch"]
+    assert ((behind < 0).sum(), len(behind)) == (8, 12)
+    assert round(100 * behind.max(), 1) == 1.4
