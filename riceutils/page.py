@@ -18,9 +18,9 @@ from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
 from riceutils import config, files, runs, study
+from riceutils.editions import LANGUAGES
 from riceutils.runs import Run, Spec
 
-LANGUAGES = ("ko", "en")
 PROTOCOL = {
     "image_size": 224,
     **runs.PUBLISHED,

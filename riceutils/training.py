@@ -45,8 +45,10 @@ def train_or_load(
     ``teacher`` is the run that ``spec.teacher`` names. ``tensorboard`` is a log folder, or "" for none. Raises
     ``TrainingError`` when the loss is no longer finite, ``ValueError`` when the spec fits neither data nor teacher.
     """
-    if spec.teacher.get("key") != (teacher and teacher.spec.key):
-        raise ValueError(f"The spec learns from {spec.teacher.get('key')}. Give that run as its teacher, and no other.")
+    named = spec.teacher.get("key")
+    if named != (teacher and teacher.spec.key):
+        way = f"the answers of {named}. Give that run as its teacher" if named else "the labels. Give it no teacher"
+        raise ValueError(f"The spec learns {way}.")
     if (spec.data, spec.classes) != (splits.fingerprint, len(splits.classes)):
         raise ValueError("The spec was made for other data. Make it from the splits that it is trained on.")
     finished = runs.find(spec)

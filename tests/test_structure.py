@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [  # a module imports from rows below its own, or from its own row, but never in a circle
-    ["__main__", "commands", "book", "editions"],
+    ["__main__", "commands", "book"],
     [
         "background",
         "catalogue",
@@ -57,7 +57,7 @@ LAYERS = [  # a module imports from rows below its own, or from its own row, but
         "evaluation",
         "activations",
     ],
-    ["designs", "models", "flops", "arrays", "sources", "grains", "config", "files"],
+    ["designs", "models", "flops", "arrays", "sources", "grains", "config", "editions", "files"],
 ]
 RANK = {name: number for number, row in enumerate(LAYERS) for name in row}
 

@@ -224,8 +224,9 @@ def test_a_student_learns_its_teachers_answers_as_warm_as_asked(splits):
     guessing = np.log(len(splits.classes))
     assert teacher.history["loss"].iloc[-1] < 0.9 * guessing
     spec = spec_of(splits, epochs=2, teacher={"key": teacher.spec.key, "temperature": 1e6})
-    for wrong, other in ((spec, None), (spec_of(splits), teacher)):
-        with pytest.raises(ValueError, match="Give that run as its teacher, and no other"):
+    cases = ((spec, None, "Give that run as its teacher"), (spec_of(splits), teacher, "no teacher"))
+    for wrong, other, way_out in cases:
+        with pytest.raises(ValueError, match=way_out):
             training.train_or_load(wrong, splits, teacher=other)
     student = training.train_or_load(spec, splits, teacher=teacher)
     assert spec.key != spec_of(splits, epochs=2).key
