@@ -15,24 +15,31 @@ from riceutils.plots import LONG, PALETTE, Chart, figure, mosaic
 
 
 def by_depth(table: pd.DataFrame) -> Chart:
-    """Share of filters that never fire (left) and mean share of black maps (right) along the depth of a network.
+    """Share of filters that never fire and mean share of black maps along the depth of a network, a panel per model.
 
-    ``table`` is one of ``deadfilters.census``; a line per model, mean over seeds; bars, left, are Wilson's intervals
-    of all seeds' filters together.
+    ``table`` is one of ``deadfilters.census``; lines are means over seeds, bars are Wilson's intervals of all seeds'
+    filters together.
     """
-    canvas, axes = figure(4.0, 1, 2)
-    for number, (model, own) in enumerate(table.groupby("model", sort=False)):
+    models = list(table.groupby("model", sort=False))
+    columns = min(3, len(models))
+    rows = -(-len(models) // columns)
+    canvas, axes = figure(1.9 * rows + 1.2, rows, columns, sharex=True, sharey=True)
+    for axis in axes.flat[len(models) :]:
+        axis.axis("off")
+    for axis, (model, own) in zip(axes.flat, models, strict=False):
         layers = own.groupby("depth").agg({"never fire": "sum", "filters": "sum", "black maps": "mean"}).reset_index()
         shares = [evaluation.wilson(*pair) for pair in zip(layers["never fire"], layers["filters"], strict=True)]
         spread = np.array([[s.value - s.low for s in shares], [s.high - s.value for s in shares]])
-        style = {"color": PALETTE[number % len(PALETTE)], "ms": 4, "linewidth": 1.2}
         values = [share.value for share in shares]
-        axes[0, 0].errorbar(layers["depth"], values, spread, fmt="o-", elinewidth=0.7, label=model, **style)
-        axes[0, 1].plot(layers["depth"], layers["black maps"], "o-", **style)
-    axes[0, 0].set(xlabel="depth, 0 at the image, 1 at the last convolution", ylabel="filters that never fire")
-    axes[0, 1].set(xlabel="depth", ylabel="maps that are black on an image")
-    for axis in axes[0]:
-        axis.set_ylim(0, None)
+        axis.plot(layers["depth"], layers["black maps"], "s--", ms=3, color="0.45", label="maps black on an image")
+        never = {"color": PALETTE[0], "ms": 4, "elinewidth": 0.8, "label": "filters that never fire"}
+        axis.errorbar(layers["depth"], values, spread, fmt="o-", **never)
+        axis.set_title(model, fontsize=10)
+    for lowest in axes.flat[len(models) - columns : len(models)]:
+        lowest.tick_params(labelbottom=True)
+        lowest.set_xlabel("depth, 0 at the image, 1 last")
+    axes[0, 0].set_ylim(0, None)
+    canvas.supylabel("share of the layer's filters", fontsize=11)
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return canvas, table
 

@@ -36,8 +36,12 @@ def test_what_never_fires_is_counted(spoilt):
     assert census["depth"].iloc[0] == 0
     assert census["depth"].iloc[-1] == 1
     figure, table = filtercharts.by_depth(census)
-    assert len(figure.axes) == 2
+    (panel,) = figure.axes
+    assert panel.get_title() == census["model"].iloc[0]
     assert len(table) == len(census)
+    several = pd.concat([census.assign(model=name) for name in "abcd"])
+    panels = [axis for axis in filtercharts.by_depth(several)[0].axes if axis.axison]
+    assert [axis.get_title() for axis in panels] == list("abcd")
 
 
 def test_what_looks_black_need_not_be(spoilt, splits):
