@@ -27,11 +27,18 @@ def by_depth(table: pd.DataFrame) -> Chart:
     for axis in axes.flat[len(models) :]:
         axis.axis("off")
     for axis, (model, own) in zip(axes.flat, models, strict=False):
-        layers = own.groupby("depth").agg({"never fire": "sum", "filters": "sum", "black maps": "mean"}).reset_index()
+        layers = along(own)
         shares = [evaluation.wilson(*pair) for pair in zip(layers["never fire"], layers["filters"], strict=True)]
         spread = np.array([[s.value - s.low for s in shares], [s.high - s.value for s in shares]])
         values = [share.value for share in shares]
-        axis.plot(layers["depth"], layers["black maps"], "s--", ms=3, color="0.45", label="maps black on an image")
+        axis.plot(
+            layers["depth"],
+            layers["black"] / layers["filters"],
+            "s--",
+            ms=3,
+            color="0.45",
+            label="maps black on an image",
+        )
         never = {"color": PALETTE[0], "ms": 4, "elinewidth": 0.8, "label": "filters that never fire"}
         axis.errorbar(layers["depth"], values, spread, fmt="o-", **never)
         axis.set_title(model, fontsize=10)
@@ -42,6 +49,12 @@ def by_depth(table: pd.DataFrame) -> Chart:
     canvas.supylabel("share of the layer's filters", fontsize=11)
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return canvas, table
+
+
+def along(census: pd.DataFrame) -> pd.DataFrame:
+    """Filters, those that never fire and, on the mean image, those whose map is black, summed at each depth."""
+    counts = census.assign(black=census["black maps"] * census["filters"])
+    return counts.groupby("depth")[["filters", "never fire", "black"]].sum().reset_index()
 
 
 def impression(outputs: np.ndarray, fires: np.ndarray, layer: str) -> Chart:

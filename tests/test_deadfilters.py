@@ -37,8 +37,12 @@ def test_what_never_fires_is_counted(spoilt):
     assert census["depth"].iloc[-1] == 1
     figure, table = filtercharts.by_depth(census)
     (panel,) = figure.axes
+    (dashed,) = [line for line in panel.lines if line.get_linestyle() == "--"]
+    assert dashed.get_ydata()[-1] == pytest.approx(census["black maps"].iloc[-1])
     assert panel.get_title() == census["model"].iloc[0]
     assert len(table) == len(census)
+    module = pd.DataFrame({"depth": 1.0, "filters": [30, 10], "never fire": [3, 1], "black maps": [0.1, 0.5]})
+    assert filtercharts.along(module).loc[0].to_dict() == {"depth": 1, "filters": 40, "never fire": 4, "black": 8}
     several = pd.concat([census.assign(model=name) for name in "abcd"])
     panels = [axis for axis in filtercharts.by_depth(several)[0].axes if axis.axison]
     assert [axis.get_title() for axis in panels] == list("abcd")
@@ -129,7 +133,18 @@ def test_what_the_page_says_of_the_pretrained_trunk():
 
 def test_what_the_page_says_of_depth_and_of_other_images():
     custom = deadfilters.census([runs.reference("vgg_custom")])
-    assert custom.loc[custom["share"].idxmax(), "layer"].startswith("block2")
+    blocks = custom.groupby(custom["layer"].str[:6])[["never fire", "filters"]].sum()
+    shares = blocks["never fire"] / blocks["filters"]
+    assert shares["block2"] == pytest.approx(shares["block3"], abs=0.02)
+    census = deadfilters.census([run for run in runs.counted() if run.spec.model == "googlenet_light"])
+    along = filtercharts.along(census)
+    shares = along[["never fire", "black"]].div(along["filters"], axis=0).assign(depth=along["depth"])
+    rises = shares.corr(method="spearman")["depth"]
+    assert rises["black"] > 0.8 > rises["never fire"]
+    looks = deadfilters.impressions(deadfilters.committed()["looks"])
+    assert len(looks) == 4
+    fires = [100 * (1 - looks["black"] / looks[scale]) for scale in ("looks black", "looks black, one scale")]
+    assert [[round(share.min()), round(share.max())] for share in fires] == [[8, 76], [38, 85]]
     silent = deadfilters.census([runs.reference("vgg_light")])["never fire"]
     assert silent.iloc[-3:].sum() < 0.1 * silent.sum()
     probes = deadfilters.committed()["stability"].set_index(["model", "seed", "probe"]).loc["cnn", 0]
