@@ -83,7 +83,14 @@ def test_what_was_measured_without_loss_is_kept(parent, splits, tmp_path, monkey
 
 
 def test_the_page_says_what_went_without_loss():
-    measured = slimcurves.tables()["lossless"].groupby("model")
+    table = slimcurves.tables()["lossless"]
+    measured = table.groupby("model")
+    assert (table["refused"] == 0).all()
+    light = measured.get_group("cnn_light")["parameters saved"]
+    assert [round(100 * light.min()), round(100 * light.max())] == [6, 61]
+    grew = table["largest difference, test"] / table["largest difference, probe"].clip(lower=1e-7)
+    assert set(table.loc[grew > 20, "model"]) == {"googlenet_light", "final"}
+    assert table.loc[(grew > 20) & (table["model"] == "final"), "seed"].tolist() == [2]
     assert (measured["different answers"].sum() == 0).all()
     assert 0.4 < measured["parameters saved"].min()["vgg_custom"] < 0.5  # "nearly half"
     assert measured["FLOPs saved"].min()["vgg_custom"] > 1 / 3
