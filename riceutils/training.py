@@ -63,10 +63,9 @@ def train_or_load(
         if finished is None:
             model = new_model(spec, start)
             subject = subjects.prepare(model, spec, splits, reuse and not spec.augment)
-            if teacher is not None:
-                subject = _taught(subject, spec, teacher, splits)
-            _compile(subject.network, spec, len(subject.train))
-            history, stopped, share = _fit(subject, spec, state, tensorboard)
+            learner = subject if teacher is None else _taught(subject, spec, teacher, splits)
+            _compile(learner.network, spec, len(learner.train))
+            history, stopped, share = _fit(learner, spec, state, tensorboard)
             _save(folder, model, subject, spec, splits, history, stopped, share)
             state.unlink(missing_ok=True)
             finished = Run(folder)
@@ -74,15 +73,30 @@ def train_or_load(
 
 
 def _taught(subject: Subject, spec: Spec, teacher: Run, splits: Splits) -> Subject:
-    """The subject with the teacher's probabilities for its very images, softened by the temperature, as its targets.
+    """The subject with the teacher's probabilities for its very images as its targets, both softened while training.
 
-    Distillation (Hinton et al. 2015, arXiv 1503.02531) with the temperature left to the teacher: the student's logits
-    come out smaller by that factor, its answers are the same.
+    Distillation (Hinton et al. 2015, arXiv 1503.02531). Validation is as ever: labels, nothing softened.
     """
     own = subjects.prepare(teacher.model(), teacher.spec.model_copy(update={"copies": spec.copies}), splits)
     said = predict(own.network, own.train.images, teacher.spec.preprocessing)  # type: ignore[arg-type]
-    soft = np.maximum(said, np.finfo(np.float32).tiny) ** (1 / spec.teacher["temperature"])
-    return replace(subject, train=replace(subject.train, soft=soft / soft.sum(axis=1, keepdims=True)))
+    soften = Softened(spec.teacher["temperature"])
+    network = keras.Model(subject.network.inputs, soften(subject.network.output))
+    targets = replace(subject.train, soft=np.asarray(soften(said, training=True)))
+    return replace(subject, network=network, train=targets)
+
+
+class Softened(keras.layers.Layer):
+    """Probabilities (..., classes) as if their logits had been divided by the temperature; so in training only."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training:
+            return inputs
+        soft = keras.ops.maximum(inputs, np.finfo(np.float32).tiny) ** (1 / self.temperature)
+        return soft / keras.ops.sum(soft, axis=-1, keepdims=True)
 
 
 def new_model(spec: Spec, start: Callable[[], keras.Model] | None = None) -> keras.Model:

@@ -231,8 +231,19 @@ def test_a_student_learns_its_teachers_answers_as_warm_as_asked(splits):
     student = training.train_or_load(spec, splits, teacher=teacher)
     assert spec.key != spec_of(splits, epochs=2).key
     assert (student.history["loss"] > guessing - 1e-3).all()  # all classes alike is the best answer to learn
+    best = student.record["best"]["val_loss"]
+    validation = training.predict(student.model(), splits.validation.images)
+    assert evaluation.loss(validation, splits.validation.labels) == pytest.approx(best, rel=1e-3)  # as it is used
     warm = spec_of(splits, seed=1, teacher={"key": teacher.spec.key, "temperature": 1.0})
     assert training.train_or_load(warm, splits, teacher=teacher).history["loss"].iloc[-1] < guessing - 0.02
+
+
+def test_probabilities_are_softened_in_training_only():
+    logits = np.array([[4.0, 0.0, -8.0]], np.float32)
+    sharp, soft = (np.exp(own) / np.exp(own).sum() for own in (logits, logits / 4))
+    layer = training.Softened(4.0)
+    np.testing.assert_allclose(layer(sharp, training=True), soft, rtol=1e-5)
+    np.testing.assert_array_equal(layer(sharp), sharp)
 
 
 def test_activations_of_a_silent_filter(splits):
