@@ -29,7 +29,7 @@ class UnsupportedLayer(ValueError):
 
 @dataclass(frozen=True)
 class Channels:
-    """The groups of a model's channels.
+    """The groups of the channels of ``model``, a copy of what was followed whose layers serve no other graph.
 
     ``inputs`` and ``outputs`` give, by layer name, the group of every channel that the layer reads (an array for each
     of its inputs) and puts out. ``fixed`` holds the groups that must stay: the image's channels, the model's outputs,
@@ -62,7 +62,7 @@ def follow(model: keras.Model) -> Channels:
     model = functional(model)
     for layer in model.operations:  # what can't be cloned either is named first
         _known(layer)
-    fresh = keras.models.clone_model(model)  # its layers belong to this graph only
+    fresh = _copy(model)
     parents: list[int] = []
 
     def new(number: int) -> np.ndarray:
@@ -101,7 +101,7 @@ def follow(model: keras.Model) -> Channels:
         if kind == "InputLayer" or "softmax" in getattr(getattr(layer, "activation", None), "__name__", ""):
             kept.append(groups)
         tensors[id(layer.output)] = groups
-        if kind != "InputLayer":  # a clone names it anew
+        if kind != "InputLayer":
             inputs[layer.name], outputs[layer.name] = given, groups
     kept += [tensors[id(tensor)] for tensor in fresh.outputs]
 
@@ -117,7 +117,7 @@ def follow(model: keras.Model) -> Channels:
             for feature, group in enumerate(inputs[layer.name][0]):
                 readers[int(group)].append((layer.name, feature))
     fixed = frozenset(int(group) for groups in kept for group in roots[groups])
-    return Channels(model, inputs, outputs, fixed, dict(makers), dict(readers))
+    return Channels(fresh, inputs, outputs, fixed, dict(makers), dict(readers))
 
 
 def functional(model: keras.Model) -> keras.Model:
@@ -131,6 +131,21 @@ def functional(model: keras.Model) -> keras.Model:
         if None in tensor.shape[1:]:
             raise UnsupportedLayer(f"{model.name} takes images of unknown size {tensor.shape}; fix the input shape.")
     return model
+
+
+def _copy(model: keras.Model) -> keras.Model:
+    """The same model of new layers, its inputs' names and its weights kept."""
+    own = [
+        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor._keras_history.operation.name)
+        for tensor in model.inputs
+    ]
+    try:
+        fresh = keras.models.clone_model(model, input_tensors=keras.tree.pack_sequence_as(model.input, own))
+    except TypeError as error:  # a function of the user's own
+        way = "Register its own functions with keras.saving.register_keras_serializable()"
+        raise UnsupportedLayer(f"{model.name} can't be copied ({str(error).splitlines()[0]}). {way}.") from error
+    fresh.set_weights(model.get_weights())
+    return fresh
 
 
 def _known(layer: keras.Layer) -> None:

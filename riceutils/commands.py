@@ -131,7 +131,7 @@ def slim(
         if save.resolve() == Path(source).resolve():
             raise click.ClickException(f"{save} is the network that is slimmed. Give --save another name.")
         files.writable(save.parent)
-    found = None if source.endswith(".keras") else runs.resolve(source)
+    found = None if source.endswith((".keras", ".h5")) else runs.resolve(source)
     parent = slimmed.parent(found or source, preprocessing)
     if found and (kind := found.record["data"]["kind"]) != ("synthetic" if data in ("synthetic", "rice") else "real"):
         raise click.ClickException(f"{source} was trained on {kind} images; give them with --data.")

@@ -187,7 +187,7 @@ def repeated(seed: int) -> list[dict[str, Any]]:
     for aim, parameters, work in AIMS:
         inside = [run for run, own in zip(found, spent, strict=True) if own[0] <= parameters and own[1] <= work]
         best = max(inside, key=lambda run: run.record["best"]["val_accuracy"], default=None)
-        good = next((run for run in found if run.record["best"]["val_accuracy"] > aim), None)
+        good = next((run for run in found if round(run.record["best"]["val_accuracy"], 4) > aim), None)
         picked |= {name(run.spec.options): run.spec.options for run in (best, good) if run is not None}
     return list(picked.values())
 

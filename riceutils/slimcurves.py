@@ -59,7 +59,6 @@ def curve(
                 epochs=epochs,
                 layers=layers,
                 seed=parent.spec.seed,
-                batch_size=parent.spec.batch_size,
                 scratch=scratch,
             )
             rows.append(_row(run, way, share, source.name))
@@ -74,7 +73,7 @@ def _row(run: Run, way: str, share: float, parent: str) -> dict[str, object]:
         "seed": run.spec.seed,
         "parameters": run.record["parameters"],
         "FLOPs": flops.count(run.model()).total,
-        "epochs": len(run.history),
+        "epochs": int(run.history["epoch"].max()),
         **{f"{which} accuracy": run.accuracy(which).value for which in ("clean", "perturbed")},
         "images": run.accuracy().n,
     }

@@ -35,7 +35,9 @@ class Parent:
     classes: list[str] | None = None
 
 
-SETTINGS = {"preprocessing", "weights", "initializer", "learning_rate", "augment", "copies", "schedule"}
+SETTINGS = {
+    "preprocessing", "weights", "initializer", "learning_rate", "batch_size", "augment", "copies", "schedule",
+}  # fmt: skip
 
 
 def parent(source: Run | str | Path, preprocessing: str = "rgb") -> Parent:
@@ -48,7 +50,7 @@ def parent(source: Run | str | Path, preprocessing: str = "rgb") -> Parent:
         network = source.model()
         if len(network.outputs) > 1:
             raise ValueError(f"{source.name} has auxiliary heads; only a network with one output can be slimmed.")
-        spec, epochs = source.spec, len(source.history)
+        spec, epochs = source.spec, int(source.history["epoch"].max())  # 0 where it was only cut
         settings = spec.model_dump(include=SETTINGS)
         return Parent(spec.model, spec.key, network, settings, epochs, spec.data, source.classes)
     path = Path(source).expanduser()
@@ -67,11 +69,13 @@ def parent(source: Run | str | Path, preprocessing: str = "rgb") -> Parent:
             "Name another one, such as grey for one channel."
         )
     last = [tensor._keras_history.operation for tensor in network.outputs]
-    if len(last) != 1 or getattr(getattr(last[0], "activation", None), "__name__", "") != "softmax":
+    vector = len(last) == 1 and len(network.output_shape) == 2
+    if not vector or getattr(getattr(last[0], "activation", None), "__name__", "") != "softmax":
         ends = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in last)
-        raise ValueError(f"{path} ends in {ends}; one layer with a softmax, class probabilities, is needed.")
+        raise ValueError(f"{path} ends in {ends}; one layer with a softmax, the probabilities of an image, is needed.")
     key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return Parent(path.stem, key, network, {"preprocessing": preprocessing, "learning_rate": 1e-3})
+    settings = {"preprocessing": preprocessing, "learning_rate": 1e-3, "batch_size": 32}
+    return Parent(path.stem, key, network, settings)
 
 
 def probe(split: Split, images: int) -> np.ndarray:
@@ -89,7 +93,6 @@ def slim(
     layers: Sequence[str] | None = None,
     images: int = 500,
     seed: int = 0,
-    batch_size: int = 32,
     scratch: bool = False,
 ) -> Run:
     """Cut ``source`` (see :func:`riceutils.slimming.select`), train what is left, and save it as a run.
@@ -97,9 +100,9 @@ def slim(
     ``epochs`` of training follow the cut, with the parent's settings; the best of them on the validation images is
     kept. Without any, the cut network is measured as it is. ``images`` is how many training images the criterion
     sees. With ``scratch`` the same small network starts from fresh weights instead and gets the parent's epochs as
-    well: what slimming has to beat. The run's record names parent, criterion, budget and probe set; it is loaded if it
-    is in the cache. Raises ``ValueError`` when the network and the data do not go together, or for what ``select``
-    refuses.
+    well (not those of what the parent was cut from): what slimming has to beat. The run's record names parent,
+    criterion, budget and probe set; it is loaded if it is in the cache. Raises ``ValueError`` when the network and the
+    data do not go together, or for what ``select`` refuses.
     """
     if source.network.input_shape[1] != splits.image_size:
         raise ValueError(
@@ -123,7 +126,6 @@ def slim(
         image_size=splits.image_size,
         classes=len(splits.classes),
         epochs=epochs + (source.epochs if scratch else 0),
-        batch_size=batch_size,
         patience=epochs + source.epochs,
         seed=seed,
         **source.settings | ({} if whole else {"weights": None}),
@@ -152,7 +154,8 @@ def _start(source: Parent, splits: Splits, spec: Spec) -> keras.Model:
         kept = {layer.name: layer.get_weights() for layer in frozen}
         keras.utils.set_random_seed(spec.seed)
         network = keras.models.clone_model(network)  # a clone starts from fresh weights
-        models.initialise(network, spec.initializer, spec.seed)
+        if "initializer" in source.settings:  # a file's layers know their own
+            models.initialise(network, spec.initializer, spec.seed)
         for name, weights in kept.items():
             network.get_layer(name).set_weights(weights)
     return network

@@ -38,7 +38,7 @@ def _apoz(filters: pd.DataFrame, kernel: np.ndarray, rng: np.random.Generator) -
 
 def _l1(filters: pd.DataFrame, kernel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Smallest kernels first (Li et al. 2017, arXiv 1608.08710)."""
-    return np.abs(kernel).sum(axis=tuple(range(kernel.ndim - 1)))
+    return np.abs(kernel.astype(np.float32)).sum(axis=tuple(range(kernel.ndim - 1)))
 
 
 def _random(filters: pd.DataFrame, kernel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -83,12 +83,17 @@ def select(
         raise ValueError("No images to measure on: the probe set is empty.")
     if images.dtype != np.uint8:
         raise ValueError(f"The probe images are {images.dtype}; expected uint8, 0 to 255, as they were decoded.")
+    if isinstance(layers, str):
+        raise ValueError(f"layers is {layers!r}; expected a list of names, such as [{layers!r}].")
     channels = follow(model)
     model = channels.model
     flops.count(model)  # a layer without a formula is said before anything is measured
     if len(model.inputs) != 1:
         names = ", ".join(tensor._keras_history.operation.name for tensor in model.inputs)
         raise UnsupportedLayer(f"{model.name} has several inputs, {names}; one, the image, is needed.")
+    given, wanted = pretrained.preprocess(images[:1], preprocessing).shape[1:], model.input_shape[1:]
+    if given != wanted:
+        raise ValueError(f"{model.name} takes images of {wanted}, the probe set has {given} by {preprocessing!r}.")
     if layers is not None:
         channels = _only(channels, layers)
         dense = [name for name in layers if type(model.get_layer(name)).__name__ != "Conv2D"]
@@ -197,8 +202,7 @@ def _needed(channels: Channels, gone: set[int]) -> set[int]:
 
 def _ranges(channels: Channels, images: np.ndarray, preprocessing: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Smallest and largest value of every feature that a reader sees, over all images and positions."""
-    model = keras.models.clone_model(channels.model)  # its layers have one output each, whatever else they serve
-    model.set_weights(channels.model.get_weights())
+    model = channels.model
     readers = sorted({reader for found in channels.readers.values() for reader, _ in found})
     network = keras.Model(model.inputs, {reader: model.get_layer(reader).input for reader in readers})
     low: dict[str, np.ndarray] = {}
@@ -213,20 +217,24 @@ def _ranges(channels: Channels, images: np.ndarray, preprocessing: str) -> dict[
 
 
 def _order(channels: Channels, images: np.ndarray, criterion: str, preprocessing: str, seed: int) -> list[int]:
-    """Groups in the order in which they go: by rank within their layer, so that all layers thin out evenly.
+    """Groups in the order in which they go: by rank within their layers, so that all layers thin out evenly.
 
     The last channel of a layer is not among them.
     """
     measured = activations.measure(channels.model, images, preprocessing)
     rng = np.random.default_rng(seed)
-    ranks: dict[int, list[float]] = defaultdict(list)
+    places: dict[int, list[float]] = defaultdict(list)
     for name, filters in measured.groupby("layer", sort=False):
         kernel = np.asarray(channels.model.get_layer(name).kernel)
         score = CRITERIA[criterion](filters, kernel, rng)
-        places = np.lexsort((_l1(filters, kernel, rng), score)).argsort()
-        for group, place in zip(channels.outputs[str(name)], places, strict=True):
-            ranks[int(group)].append((place + 1) / len(score))
-    ranked = sorted((float(np.mean(own)), group) for group, own in ranks.items() if group not in channels.fixed)
+        place = np.lexsort((_l1(filters, kernel, rng), score)).argsort()
+        for group, own in zip(channels.outputs[str(name)], place, strict=True):
+            places[int(group)].append(own / len(score))
+    alike: dict[frozenset[str], list[int]] = defaultdict(list)
+    for group in sorted(set(places) - channels.fixed, key=lambda group: (np.mean(places[group]), group)):
+        alike[frozenset(layer for layer, _ in channels.makers[group])].append(group)
+    # Ranked anew among those of the same layers: means over tied layers crowd in the middle, more or less by criterion.
+    ranked = sorted(((n + 1) / len(own), group) for own in alike.values() for n, group in enumerate(own))
     left = {name: set(map(int, groups)) for name, groups in channels.outputs.items()}
     order = []
     for _, group in ranked:

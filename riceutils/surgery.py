@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from riceutils.channels import MAKERS, Channels, follow
+from riceutils.channels import MAKERS, MERGES, Channels, follow
 
 
 def apply(model: keras.Model, plan: pd.DataFrame) -> keras.Model:
@@ -27,7 +27,8 @@ def apply(model: keras.Model, plan: pd.DataFrame) -> keras.Model:
         group = channels.group(layer, int(channel))
         if group in channels.fixed:
             raise ValueError(f"Channel {channel} of {layer} must stay: it is tied to the model's input or output.")
-        gone[group] = ast.literal_eval(constants) if isinstance(constants, str) else dict(constants or {})
+        text = constants if isinstance(constants, str) else ""  # of a CSV file; an empty cell comes back as NaN
+        gone[group] = dict(constants) if isinstance(constants, Mapping) else ast.literal_eval(text or "{}")
     folded: dict[str, dict[int, float]] = {}
     for constants in gone.values():
         for reader, values in constants.items():
@@ -75,8 +76,9 @@ def rebuild(
         if kind == "Concatenate" and len(given) == 1:
             made[id(old.output)] = given[0]
             continue
-        merged = kind == "Concatenate" or len(keras.tree.flatten(old.input)) > 1
-        made[id(old.output)] = layer(given if merged else given[0])
+        merged = kind in ("Concatenate", *MERGES)
+        how = old._inbound_nodes[0].arguments.kwargs  # such as training=False
+        made[id(old.output)] = layer(given if merged else given[0], **how)
     sides = ((model.input, template.inputs), (model.output, template.outputs))
     ends = [keras.tree.pack_sequence_as(own, [made[id(tensor)] for tensor in tensors]) for own, tensors in sides]
     result = keras.Model(*ends, name=model.name)
@@ -104,7 +106,7 @@ def _cut(
     kernel = arrays[0]
     bias = arrays[1][out] if old.use_bias else np.zeros(int(out.sum()), kernel.dtype)
     for feature, value in constants.items():
-        seen = kernel[..., feature, :].reshape(-1, kernel.shape[-1]).sum(axis=0)
+        seen = kernel[..., feature, :].astype(np.float32).reshape(-1, kernel.shape[-1]).sum(axis=0)
         bias = bias + (value * seen[out]).astype(bias.dtype)
     return [kernel[..., into, :][..., out], *([bias] if new.use_bias else [])]
 

@@ -191,7 +191,9 @@ def test_what_the_page_says_of_the_aims():
     assert round(table.loc[0.9909, "its accuracy"], 4) == 0.9918
 
 
-@pytest.mark.parametrize(("accuracies", "outcome"), [([0.999, 0.998], "reached"), ([0.9985, 0.997], "missed")])
+@pytest.mark.parametrize(
+    ("accuracies", "outcome"), [([0.999, 0.997], "reached"), ([0.99795], "missed"), ([0.9985, 0.997], "missed")]
+)
 def test_an_aim_is_reached_by_the_mean_of_the_seeds(accuracies, outcome):
     rows = [("small", "rice_nano", seed, 1_500, 900_000, 0.9, share) for seed, share in enumerate(accuracies)]
     rows += [("lucky", "rice_nano", 0, 1_400, 900_000, 0.8, 1.0)]  # best on the test images, which have no say

@@ -51,6 +51,30 @@ def test_from_scratch_has_the_same_shape_other_weights_and_the_parents_epochs(tr
     assert not np.allclose(cut.get_weights()[0], fresh.get_weights()[0])
     np.testing.assert_array_equal(fresh.get_weights()[0], again.get_weights()[0])
     assert [run.spec.epochs for run in made] == [1, 3]
+    assert {run.spec.batch_size for run in made} == {16}  # the parent's
+
+
+def test_what_was_only_cut_has_had_no_epochs(trained, splits):
+    cut = slimmed.slim(slimmed.parent(trained), splits, "l1", {"flops": 0.5}, epochs=0, images=10)
+    assert slimmed.parent(cut).epochs == 0
+
+
+def test_from_scratch_a_file_keeps_its_own_initialisers(tmp_path, splits):
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(16, 3, kernel_initializer=keras.initializers.RandomNormal(0, 3))(inputs)
+    path = tmp_path / "wide.keras"
+    keras.Model(inputs, keras.layers.Dense(5, activation="softmax")(keras.layers.Flatten()(x))).save(path)
+    parent = slimmed.parent(path)
+    run = slimmed.slim(parent, splits, "l1", {"flops": 0.5}, epochs=0, images=10, scratch=True)
+    assert slimmed._start(parent, splits, run.spec).get_weights()[0].std() > 1
+
+
+def test_a_file_that_ends_in_a_map_is_refused(tmp_path):
+    inputs = keras.Input((32, 32, 3))
+    path = tmp_path / "map.keras"
+    keras.Model(inputs, keras.layers.Conv2D(5, 3, activation="softmax")(inputs)).save(path)
+    with pytest.raises(ValueError, match="the probabilities of an image"):
+        slimmed.parent(path)
 
 
 @pytest.mark.parametrize("scratch", [False, True])

@@ -404,3 +404,93 @@ def test_folding_leaves_an_output_that_a_normalisation_reads_as_well():
     pixels = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
     for before, after in zip(model(pixels), surgery.fold(model)(pixels), strict=True):
         np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+def residual():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = L.Conv2D(16, 3, padding="same", activation="relu", name="stem")(inputs)
+    for number in range(4):
+        y = L.Conv2D(16, 3, padding="same", activation="relu", name=f"in{number}")(x)
+        x = L.Add()([x, L.Conv2D(16, 3, padding="same", name=f"out{number}")(y)])
+    return keras.Model(inputs, L.Dense(4, activation="softmax")(L.GlobalAveragePooling2D()(x)))
+
+
+def test_every_criterion_leaves_the_same_shape_of_tied_layers():
+    model = residual()
+    shapes = set()
+    for criterion, seed in (("l1", 0), ("apoz", 0), ("random", 0), ("random", 1)):
+        small = slimming.apply(model, slimming.select(model, IMAGES, criterion, {"flops": 0.6}, seed=seed))
+        shapes.add(tuple(small.get_layer(name).filters for name in ("stem", "in0", "in3", "out2")))
+    (shape,) = shapes
+    assert max(shape) - min(shape) <= 1  # evenly
+
+
+def test_layers_that_serve_another_graph_are_cut_in_this_one():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3 * SIZE, 3 * SIZE, 3))
+    x = L.GlobalAveragePooling2D()(L.Conv2D(8, 3, activation="relu", name="c")(inputs))
+    other = keras.Model(inputs, L.Dense(7)(x))
+    model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *other.layers[1:-1], L.Dense(4, activation="softmax")])
+    alone = keras.models.clone_model(model)
+    small = slimming.apply(model, slimming.select(model, IMAGES, "l1", {"flops": 0.5}))
+    assert flops.count(small).total <= 0.5 * flops.count(alone).total
+    assert small.get_layer("c").filters < 8
+
+
+def test_inputs_keep_their_names_and_layers_stay_frozen():
+    inputs = keras.Input((SIZE, SIZE, 3), name="photograph")
+    x = L.Conv2D(8, 3, activation="relu", name="c", trainable=False)(inputs)
+    model = keras.Model(inputs, L.Dense(4, activation="softmax")(L.Flatten()(x)))
+    small = slimming.apply(model, slimming.select(model, IMAGES, "l1", {"flops": 0.5}))
+    assert small.inputs[0]._keras_history.operation.name == "photograph"
+    assert not small.get_layer("c").trainable
+
+
+def test_how_a_layer_is_called_carries_over():
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = L.Conv2D(8, 3, activation="relu", name="c")(inputs)
+    x = L.Flatten()(L.Dropout(0.5)(x, training=True))  # Monte Carlo dropout
+    model = keras.Model(inputs, L.Dense(4, activation="softmax")(x))
+    small = slimming.apply(model, slimming.select(model, IMAGES, "l1", {"flops": 0.5}))
+    assert np.abs(np.asarray(small(BATCH)) - np.asarray(small(BATCH))).max() > 0
+
+
+def test_a_plan_edited_in_a_spreadsheet_is_applied(tmp_path):
+    model = residual()
+    plan = slimming.select(model, IMAGES, "l1", {"flops": 0.9})
+    plan.assign(constants="").to_csv(tmp_path / "plan.csv", index=False)
+    small = slimming.apply(model, pd.read_csv(tmp_path / "plan.csv"))
+    assert small.count_params() == slimming.apply(model, plan).count_params()
+
+
+def test_half_precision_kernels_are_ranked_by_their_true_size():
+    kernel = np.full((3, 3, 512, 2), 25, np.float16)
+    kernel[..., 0] = 20
+    small, large = slimming._l1(pd.DataFrame(), kernel, np.random.default_rng(0))
+    assert np.isfinite(large)
+    assert small < large
+
+
+def unregistered(x):
+    return x
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": np.zeros((2, 8, 8, 3), np.uint8)}, r"takes images of \(12, 12, 3\), the probe set has \(8, 8, 3\)"),
+        ({"preprocessing": "grey"}, r"the probe set has \(12, 12, 1\) by 'grey'"),
+        ({"layers": "stem"}, r"expected a list of names, such as \['stem'\]"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_measured(change, message):
+    with pytest.raises(ValueError, match=message):
+        slimming.select(**{"model": residual(), "images": IMAGES, "criterion": "l1", "budget": {"flops": 0.5}} | change)
+
+
+def test_a_function_of_the_users_own_is_named():
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = L.Conv2D(8, 3, activation=unregistered, name="c")(inputs)
+    with pytest.raises(UnsupportedLayer, match="register_keras_serializable"):
+        follow(keras.Model(inputs, L.Dense(4)(L.Flatten()(x))))
