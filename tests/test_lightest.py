@@ -192,7 +192,7 @@ def test_what_the_page_says_of_the_aims():
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "outcome"), [([0.999, 0.997], "reached"), ([0.99795], "missed"), ([0.9985, 0.997], "missed")]
+    ("accuracies", "outcome"), [([0.999, 0.997], "reached"), ([0.998, 0.9979], "missed"), ([0.9985, 0.997], "missed")]
 )
 def test_an_aim_is_reached_by_the_mean_of_the_seeds(accuracies, outcome):
     rows = [("small", "rice_nano", seed, 1_500, 900_000, 0.9, share) for seed, share in enumerate(accuracies)]
