@@ -106,19 +106,34 @@ def unpaired(first: Interval, second: Interval) -> dict[str, float]:
 
 def student(values: Sequence[float] | np.ndarray) -> Interval:
     """Mean of several trainings' figures with the 95 % interval of Student's t; a single one has none."""
-    if len(values) < 2:
-        return Interval(float(np.mean(values)), n=1)
-    bounds = stats.ttest_1samp(values, 0).confidence_interval(CONFIDENCE)
-    return Interval(float(np.mean(values)), float(bounds.low), float(bounds.high), len(values))
+    return stratified([np.asarray(values)])
 
 
-def points(gaps: Sequence[float] | np.ndarray) -> str:
-    """The mean of several trainings' differences, in points, with the interval of :func:`student`, to be read; "" of
+def stratified(groups: Sequence[np.ndarray]) -> Interval:
+    """Mean of the means of several groups of trainings, with a 95 % interval from the spread within the groups only.
+
+    Student's t with Satterthwaite's degrees of freedom (1946). The groups count as given: nothing is said of others.
+    There is no interval when a group has a single training.
+    """
+    mean, number = float(np.mean([np.mean(group) for group in groups])), sum(map(len, groups))
+    if min(map(len, groups)) < 2:
+        return Interval(mean, n=number)
+    parts = np.array([np.var(group, ddof=1) / len(group) for group in groups]) / len(groups) ** 2
+    if not parts.any():
+        return Interval(mean, mean, mean, number)
+    freedom = parts.sum() ** 2 / sum(parts**2 / [len(group) - 1 for group in groups])
+    half = stats.t.ppf(0.5 + CONFIDENCE / 2, freedom) * np.sqrt(parts.sum())
+    return Interval(mean, mean - half, mean + half, number)
+
+
+def points(*groups: np.ndarray) -> str:
+    """The mean of trainings' differences, in points, with the interval of :func:`stratified`, to be read; "" of
     none."""
-    if len(gaps) < 2:
-        return f"{gaps[0]:+.2f}" if len(gaps) else ""
-    mean = student(gaps)
-    return f"{mean.value:+.2f} [{mean.low:+.2f}, {mean.high:+.2f}]"
+    found = [group for group in groups if len(group)]
+    if not found:
+        return ""
+    mean = stratified(found)
+    return f"{mean.value:+.2f}" + ("" if np.isnan(mean.low) else f" [{mean.low:+.2f}, {mean.high:+.2f}]")
 
 
 def spearman(x: Iterable[float], y: Iterable[float]) -> dict[str, float]:

@@ -171,7 +171,8 @@ def differences(curves: pd.DataFrame) -> pd.DataFrame:
     A row for each pair of ways and each parent, and for all parents together: model, first, second, trainings, and
     for both kinds of test images the mean difference with its 95 % interval as text. The shares of one parent and
     seed are cuts of one network, tested on the same images: their mean is one observation, and the interval is
-    Student's t over these ``trainings``; there is none for a single one.
+    Student's t over these ``trainings``; there is none for a single one. All parents count alike, and only the spread
+    within each widens their interval (:func:`riceutils.evaluation.stratified`).
     """
     rows = []
     cut = curves[curves["way"].isin(WAYS)]
@@ -181,8 +182,9 @@ def differences(curves: pd.DataFrame) -> pd.DataFrame:
             row: dict[str, object] = {"model": parent, "first": first, "second": second}
             for which in ("clean accuracy", "perturbed accuracy"):
                 table = own.pivot_table(which, ["parent", "share", "seed"], "way")
-                gaps = 100 * (table[first] - table[second]).dropna().groupby(["parent", "seed"]).mean().to_numpy()
-                row |= {"trainings": len(gaps), f"{which}, difference": evaluation.points(gaps)}
+                gaps = 100 * (table[first] - table[second]).dropna().groupby(["parent", "seed"]).mean()
+                groups = [group.to_numpy() for _, group in gaps.groupby("parent")]
+                row |= {"trainings": len(gaps), f"{which}, difference": evaluation.points(*groups)}
             rows.append(row)
     return pd.DataFrame(rows)
 
