@@ -168,6 +168,12 @@ def test_what_the_conclusion_says_of_the_lightest_networks():
     assert all(run.record["data"]["images"]["train"] == twice and run.spec.copies for run in found)
 
 
+def test_no_two_networks_share_a_name():
+    trained = [run.spec.options for run in lightest.finished()]
+    every = {str(sorted(options.items())): options for options in [*lightest.chosen(lightest.searched()), *trained]}
+    assert len({lightest.name(options) for options in every.values()}) == len(every)
+
+
 def test_the_front_is_what_no_other_beats():
     rows = [(8, 3, 200, 9e5, 0.9), (8, 4, 300, 8e5, 0.95), (4, 4, 400, 7e5, 0.94), (4, 6, 500, 9e5, 0.95)]
     table = pd.DataFrame(rows, columns=["pool", "stem", "parameters", "FLOPs", "val_accuracy"]).assign(units="[[4, 1]]")
