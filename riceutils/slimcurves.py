@@ -168,15 +168,16 @@ def summary(curves: pd.DataFrame) -> pd.DataFrame:
 def differences(curves: pd.DataFrame) -> pd.DataFrame:
     """How much better one way is than another, in points: differences at the same parent, share and seed.
 
-    A row for each pair of ways and each parent, and for all parents together: model, first, second, trainings, and
-    for both kinds of test images the mean difference with its 95 % interval as text. The shares of one parent and
-    seed are cuts of one network, tested on the same images: their mean is one observation, and the interval is
-    Student's t over these ``trainings``; there is none for a single one. All parents count alike, and only the spread
-    within each widens their interval (:func:`riceutils.evaluation.stratified`).
+    A row for each pair of ways and each parent, and for all parents together if there are several: model, first,
+    second, trainings, and for both kinds of test images the mean difference with its 95 % interval as text. The shares
+    of one parent and seed are cuts of one network, tested on the same images: their mean is one observation, and the
+    interval is Student's t over these ``trainings``; there is none for a single one. All parents count alike, and only
+    the spread within each widens their interval (:func:`riceutils.evaluation.stratified`).
     """
     rows = []
     cut = curves[curves["way"].isin(WAYS)]
-    for parent in [*dict.fromkeys(cut["parent"]), "all"]:
+    parents = list(dict.fromkeys(cut["parent"]))
+    for parent in parents if len(parents) == 1 else [*parents, "all"]:
         own = cut if parent == "all" else cut[cut["parent"] == parent]
         for first, second in PAIRS:
             row: dict[str, object] = {"model": parent, "first": first, "second": second}

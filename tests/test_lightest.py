@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from riceutils import baseline, comparison, config, data, evaluation, lightest, lightestcharts, runs
+from riceutils import baseline, comparison, config, data, dataset, evaluation, lightest, lightestcharts, runs
 
 
 def test_the_grid_stays_within_its_limits_and_reaches_far_down():
@@ -195,6 +195,12 @@ def test_what_the_page_says_of_the_aims():
     assert table["accuracy"].round(4).tolist() == [0.9955, 0.9883]
     assert table.loc[0.9909, "smallest beyond"].startswith("519, 0.26")
     assert round(table.loc[0.9909, "its accuracy"], 4) == 0.9918
+    best = lightestcharts.overview([]).set_index("model").loc["vgg_custom"]
+    assert best[["perturbed value", "perturbed low", "perturbed high"]].astype(float).round(4).tolist() == [
+        0.9909, 0.9885, 0.9928,
+    ]  # fmt: skip
+    qda = dataset.read()["baseline"].set_index("images")["accuracy"]
+    assert round(qda["perturbed"], 4) == 0.9930
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,13 @@ def test_differences_are_of_pairs():
         for way, value in zip(slimcurves.WAYS, (0.9 + seed / 100, 0.8, 0.88 + seed / 100, 0.7), strict=True)
     ]  # fmt: skip
     table = slimcurves.differences(pd.DataFrame(rows)).set_index(["model", "first", "second"])
-    assert table.loc[("all", "apoz", "random"), "trainings"] == 2  # the shares of one training are one observation
+    assert table.loc[("cnn", "apoz", "random"), "trainings"] == 2  # the shares of one training are one observation
     assert table.loc[("cnn", "apoz", "random"), "clean accuracy, difference"] == "+2.00 [+2.00, +2.00]"
     assert table.loc[("cnn", "l1", "random"), "clean accuracy, difference"].startswith("-8.50")
+    assert "all" not in table.index.get_level_values("model")
+    both = pd.concat([pd.DataFrame(rows), pd.DataFrame(rows).assign(parent="final")])
+    both = slimcurves.differences(both).set_index(["model", "first", "second"])
+    assert both.loc[("all", "apoz", "random"), "trainings"] == 4
 
 
 def test_the_spread_between_parents_does_not_count():
