@@ -91,7 +91,7 @@ def select(
     if len(model.inputs) != 1:
         names = ", ".join(tensor._keras_history.operation.name for tensor in model.inputs)
         raise UnsupportedLayer(f"{model.name} has several inputs, {names}; one, the image, is needed.")
-    given, wanted = pretrained.preprocess(images[:1], preprocessing).shape[1:], model.input_shape[1:]
+    given, wanted = pretrained.preprocess(images[:1], preprocessing).shape[1:], model.inputs[0].shape[1:]
     if given != wanted:
         raise ValueError(f"{model.name} takes images of {wanted}, the probe set has {given} by {preprocessing!r}.")
     if layers is not None:
