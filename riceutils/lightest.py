@@ -13,6 +13,7 @@ from functools import cache, partial
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from riceutils import comparison, data, files, flops, generalisation, models, runs, study, surgery, training
@@ -100,7 +101,12 @@ def search(
     return pd.DataFrame(rows)
 
 
-def train(
+def train(splits: Splits, options: Mapping[str, Any], *, teacher: Run | None = None, **how: int) -> Run:
+    """Train one network of the family as :func:`spec` says; it learns the labels or the answers of its ``teacher``."""
+    return training.train_or_load(spec(splits, options, teacher=teacher, **how), splits, teacher=teacher)
+
+
+def spec(
     splits: Splits,
     options: Mapping[str, Any],
     *,
@@ -108,12 +114,9 @@ def train(
     copies: int,
     seed: int = 0,
     teacher: Run | None = None,
-) -> Run:
-    """Train one network of the family on the images and ``copies`` of them, the learning rate falling to zero.
-
-    It learns the labels or, where there is one, the answers of its ``teacher``.
-    """
-    spec = Spec(
+) -> Spec:
+    """A training on the images and ``copies`` of them, the learning rate falling to zero."""
+    return Spec(
         model="rice_nano",
         data=splits.fingerprint,
         image_size=splits.image_size,
@@ -128,7 +131,6 @@ def train(
         options=dict(options),
         teacher={"key": teacher.spec.key, "temperature": TEMPERATURE} if teacher else {},
     )
-    return training.train_or_load(spec, splits, teacher=teacher)
 
 
 def reference(source: str, epochs: int = 8, copies: int = 1) -> pd.DataFrame:
@@ -150,7 +152,7 @@ def chosen(table: pd.DataFrame) -> list[dict[str, Any]]:
 def finish(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] = (0, 1, 2)) -> None:
     """Train the networks that the committed searches have chosen to the end, test each once, measure every disturbance
     alone, and commit the runs: all networks with the first seed, the largest first, then those that ``AIMS`` turn on
-    (:func:`repeated`) with the others.
+    (:func:`repeated`) with the others, until these have them all.
 
     The disturbances are those of :mod:`riceutils.generalisation`, on the test images of the study's reference
     results, which are a part of the test images here. Raises ``FileNotFoundError`` before there is a search.
@@ -159,10 +161,13 @@ def finish(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] 
     splits = data.load(source, 224, COUNTS)
     first, *others = seeds
     for options in reversed(chosen(searched())):
-        _commit(train(splits, options, epochs=epochs, copies=copies, seed=first))
+        _finish(splits, options, epochs=epochs, copies=copies, seed=first)
     _generalise(source)
-    for options, seed in product(repeated(first), others):
-        _commit(train(splits, options, epochs=epochs, copies=copies, seed=seed))
+    settled: list[dict[str, Any]] = []
+    while (turned := repeated()) != settled:  # a mean over seeds may bring others to the front
+        settled = turned
+        for options, seed in product(turned, others):
+            _finish(splits, options, epochs=epochs, copies=copies, seed=seed)
     _generalise(source)
 
 
@@ -171,24 +176,28 @@ def distil(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] 
     measure every disturbance alone, and commit. The ablation is their training by :func:`finish`, all else alike.
     """
     splits = data.load(source, 224, COUNTS)
-    teacher = train(splits, TEACHER, epochs=epochs, copies=copies, seed=seeds[0])
-    _commit(teacher)
-    for options, seed in product(repeated(seeds[0]), seeds):
-        _commit(train(splits, options, epochs=epochs, copies=copies, seed=seed, teacher=teacher))
+    teacher = _finish(splits, TEACHER, epochs=epochs, copies=copies, seed=seeds[0])
+    for options, seed in product(repeated(), seeds):
+        _finish(splits, options, epochs=epochs, copies=copies, seed=seed, teacher=teacher)
     _generalise(source)
 
 
-def repeated(seed: int) -> list[dict[str, Any]]:
-    """Of the networks finished with ``seed``, judged on validation images: the most accurate within the limits of each
-    of ``AIMS``, and the one of fewest parameters that beats the accuracy of each."""
-    found = [run for run in finished() if run.spec.seed == seed and not run.spec.teacher and within(run.spec.options)]
-    spent = [tuple(cost(run.spec.options).values()) for run in found]
+def repeated() -> list[dict[str, Any]]:
+    """Of the finished networks, judged on validation images, mean of their seeds: the most accurate within the limits
+    of each of ``AIMS``, and the one of fewest parameters that beats the accuracy of each."""
+    judged: dict[str, list[Run]] = {}
+    for run in finished():
+        if not run.spec.teacher and within(run.spec.options):
+            judged.setdefault(name(run.spec.options), []).append(run)
+    options = {own: made[0].spec.options for own, made in judged.items()}  # fewest parameters first
+    reached = {own: np.mean([run.record["best"]["val_accuracy"] for run in made]) for own, made in judged.items()}
     picked: dict[str, dict[str, Any]] = {}
     for aim, parameters, work in AIMS:
-        inside = [run for run, own in zip(found, spent, strict=True) if own[0] <= parameters and own[1] <= work]
-        best = max(inside, key=lambda run: run.record["best"]["val_accuracy"], default=None)
-        good = next((run for run in found if round(run.record["best"]["val_accuracy"], 4) > aim), None)
-        picked |= {name(run.spec.options): run.spec.options for run in (best, good) if run is not None}
+        limits = {"parameters": parameters, "FLOPs": work}
+        inside = [own for own in judged if max(excess(options[own], limits).values()) <= 0]
+        best = max(inside, key=reached.__getitem__, default=None)
+        good = next((own for own in judged if round(reached[own], 4) > aim), None)
+        picked |= {own: options[own] for own in (best, good) if own is not None}
     return list(picked.values())
 
 
@@ -206,6 +215,16 @@ def _generalise(source: str) -> None:
         files.write_csv(run.folder / runs.GENERALISATION, table)
         _commit(run)
     progress.unlink(missing_ok=True)
+
+
+def _finish(splits: Splits, options: Mapping[str, Any], **how: Any) -> Run:
+    """The committed run of this training; where there is none yet, it is trained and committed."""
+    key = spec(splits, options, **how).key
+    there = next((run for run in finished() if run.record["key"] == key), None)
+    if there is None:
+        there = train(splits, options, **how)
+        _commit(there)
+    return there
 
 
 def _commit(run: Run) -> None:
