@@ -6,7 +6,6 @@ Charts are ``(figure, table)``, as in :mod:`riceutils.plots`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -191,8 +190,8 @@ def differences(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def chart(curves: pd.DataFrame) -> Chart:
-    """Accuracy against FLOPs (log), a column for each parent, clean above, perturbed below; bars: :func:`interval`.
-    Each panel has a scale of its own.
+    """Accuracy against FLOPs (log), a column for each parent, clean above, perturbed below; bars: :func:`interval`,
+    small dots: single seeds. Each panel has a scale of its own, that of the dots; longer bars are cut off.
 
     The Study's light models, trained alike, stand in every panel as crosses.
     """
@@ -215,24 +214,26 @@ def chart(curves: pd.DataFrame) -> Chart:
 
 def _panel(axis: Axes, own: pd.DataFrame, light: pd.DataFrame, which: str) -> None:
     for number, way in enumerate(WAYS):
-        rows = own[own["way"] == way].groupby("share")
-        points = [(g["FLOPs"].mean() / 1e6, *interval(g[which].tolist(), int(g["images"].iloc[0]))) for _, g in rows]
-        x, mean, low, high = np.array(points).T
-        spread = [mean - low, high - mean]
-        axis.errorbar(x * 1.04 ** (number - 1.5), mean, spread, fmt="osD^"[number] + "-", ms=4, elinewidth=1,
-                      color=PALETTE[number], label=way)  # fmt: skip
+        rows, shift = own[own["way"] == way], 1.04 ** (number - 1.5) / 1e6
+        cuts = [
+            (g["FLOPs"].mean(), *interval(g[which].tolist(), int(g["images"].iloc[0])))
+            for _, g in rows.groupby("share")
+        ]
+        x, mean, low, high = np.array(cuts).T
+        axis.errorbar(x * shift, mean, [mean - low, high - mean], fmt="osD^"[number] + "-", ms=4, elinewidth=1,
+                      color=PALETTE[number], ecolor=(*PALETTE[number], 0.35), label=way)  # fmt: skip
+        axis.plot(rows["FLOPs"] * shift, rows[which], ".", ms=3, color=PALETTE[number], alpha=0.6)
     whole = own[own["way"] == "whole"]
     axis.errorbar(whole["FLOPs"].mean() / 1e6, *_bar(whole, which), fmt="k*", ms=9, elinewidth=1, label="whole")
     for name, rows in light.groupby("parent", sort=False):
         axis.errorbar(rows["FLOPs"].mean() / 1e6, *_bar(rows, which), fmt="x", color="0.35", elinewidth=1,
                       label="hand-made" if name == light["parent"].iloc[0] else None)  # fmt: skip
-        left = bool(rows["FLOPs"].mean() > whole["FLOPs"].mean() / 10)  # the side that has room
-        place: dict[str, Any] = {
-            "xytext": (-4 if left else 4, 3),
-            "textcoords": "offset points",
-            "ha": "right" if left else "left",
-        }
-        axis.annotate(str(name), (rows["FLOPs"].mean() / 1e6, rows[which].mean()), fontsize=7, color="0.35", **place)
+        ha, x = ("right", -4) if rows["FLOPs"].mean() > whole["FLOPs"].mean() / 10 else ("left", 4)  # where is room
+        axis.annotate(str(name), (rows["FLOPs"].mean() / 1e6, rows[which].mean()), xytext=(x, 3), ha=ha, fontsize=7,
+                      textcoords="offset points", color="0.35")  # fmt: skip
+    seen = pd.concat([own[which], light[which]])
+    room = 0.08 * float(np.ptp(seen)) or 0.01
+    axis.set_ylim(seen.min() - room, seen.max() + room)  # intervals of few seeds may leave it
 
 
 def _bar(rows: pd.DataFrame, which: str) -> tuple[float, list[list[float]]]:
