@@ -36,7 +36,7 @@ def test_charts_and_tables(curves, parent, splits):
     figure, table = slimcurves.chart(both)
     assert len(figure.axes) == 2
     assert table["way"].value_counts()["hand-made"] == 1
-    assert set(slimcurves.differences(both)["model"]) == {"final", "all"}
+    assert set(slimcurves.differences(both)["model"]) == {"final"}
     network = parent.model()
     half = slimming.apply(network, slimming.select(network, splits.test.images, "l1", {"flops": 0.5}))
     _, widths = slimcurves.widths({"whole": network, "half": half})
