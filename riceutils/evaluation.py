@@ -141,8 +141,7 @@ def spearman(x: Iterable[float], y: Iterable[float]) -> dict[str, float]:
 
     ``detectable``: the least absolute correlation that is significant with so many pairs, missing if none is. 95 %
     interval by Fisher's transformation (Bonett, Wright 2000, doi 10.1007/BF02294183). All are missing when one side
-    is constant. Raises ``ValueError`` for
-    another number of pairs.
+    is constant. Raises ``ValueError`` for another number of pairs.
     """
     ranks = [stats.rankdata(list(values)) for values in (x, y)]
     n = len(ranks[0])

@@ -143,10 +143,13 @@ def reference(source: str, epochs: int = 8, copies: int = 1) -> pd.DataFrame:
 def chosen(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The networks of a search that are trained to the end: no other is as accurate on validation for the same
     parameters or fewer, or for the same FLOPs or fewer. Fewest parameters first."""
-    named = table.rename(columns={"val_accuracy": "accuracy"})
-    rows = sorted({row for quantity in LIMITS for row in comparison.front(named, quantity).index})
-    entries = table.loc[rows].sort_values("parameters")
+    entries = _front(table.rename(columns={"val_accuracy": "accuracy"})).sort_values("parameters")
     return [{"pool": e.pool, "stem": e.stem, "units": json.loads(e.units)} for e in entries.itertuples()]
+
+
+def _front(table: pd.DataFrame) -> pd.DataFrame:
+    rows = {row for quantity in LIMITS for row in comparison.front(table, quantity).index}
+    return table.loc[sorted(rows)]
 
 
 def finish(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] = (0, 1, 2)) -> None:
@@ -185,12 +188,9 @@ def distil(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] 
 def repeated() -> list[dict[str, Any]]:
     """Of the finished networks, judged on validation images, mean of their seeds: the most accurate within the limits
     of each of ``AIMS``, and the one of fewest parameters that beats the accuracy of each."""
-    judged: dict[str, list[Run]] = {}
-    for run in finished():
-        if not run.spec.teacher and within(run.spec.options):
-            judged.setdefault(name(run.spec.options), []).append(run)
+    judged = _trained([run for run in finished() if not run.spec.teacher and within(run.spec.options)])
     options = {own: made[0].spec.options for own, made in judged.items()}  # fewest parameters first
-    reached = {own: np.mean([run.record["best"]["val_accuracy"] for run in made]) for own, made in judged.items()}
+    reached = {own: _reached(made) for own, made in judged.items()}
     picked: dict[str, dict[str, Any]] = {}
     for aim, parameters, work in AIMS:
         limits = {"parameters": parameters, "FLOPs": work}
@@ -199,6 +199,25 @@ def repeated() -> list[dict[str, Any]]:
         good = next((own for own in judged if round(reached[own], 4) > aim), None)
         picked |= {own: options[own] for own in (best, good) if own is not None}
     return list(picked.values())
+
+
+def leading() -> list[Run]:
+    """The finished runs of the networks that lead: no other is as accurate on validation images, mean of the seeds, for
+    the same parameters or fewer, or for the same FLOPs or fewer. Learning from a teacher makes it another network."""
+    made = list(_trained(finished()).values())
+    rows = [{**cost(seeds[0].spec.options), "accuracy": _reached(seeds)} for seeds in made]
+    return [run for row in (_front(pd.DataFrame(rows)).index if rows else ()) for run in made[row]]
+
+
+def _trained(found: Sequence[Run]) -> dict[str, list[Run]]:
+    made: dict[str, list[Run]] = {}
+    for run in found:
+        made.setdefault(name(run.spec.options) + ", distilled" * bool(run.spec.teacher), []).append(run)
+    return made
+
+
+def _reached(seeds: Sequence[Run]) -> float:
+    return float(np.mean([run.record["best"]["val_accuracy"] for run in seeds]))
 
 
 def _generalise(source: str) -> None:

@@ -229,12 +229,11 @@ def disturbed(found: Mapping[str, Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def against() -> dict[str, Run]:
-    """The family's finished networks and the study's models that were measured under every disturbance, ``RIVAL``
-    first."""
+def against(found: Sequence[Run]) -> dict[str, Run]:
+    """Networks of the family and the study's models that were measured under every disturbance, ``RIVAL`` first."""
     measured = [run for run in runs.counted() if run.generalisation is not None]
     ours = {f"{run.spec.model}, seed {run.spec.seed}": run for run in measured}
-    own = {_label(run): run for run in lightest.finished()}
+    own = {_label(run): run for run in found}
     first = {label: run for label, run in ours.items() if run.spec.model == RIVAL}
     return first | own | ours
 

@@ -67,6 +67,20 @@ def test_further_seeds_go_to_the_networks_that_the_aims_turn_on(monkeypatch):
     assert lightest.repeated() == [options[2], options[0]]
 
 
+def test_those_lead_that_no_other_matches_for_as_little(monkeypatch):
+    def run(stem, first, second, value, seed=0, teacher=None):
+        options = {"pool": 8, "stem": stem, "units": [[first, 2], [second, 1]]}
+        spec = SimpleNamespace(options=options, seed=seed, teacher=teacher or {}, classes=5)
+        return SimpleNamespace(spec=spec, record={"best": {"val_accuracy": value}})
+
+    small, lucky, unlucky = run(3, 6, 8, 0.98), run(4, 6, 8, 0.999), run(4, 6, 8, 0.959, seed=1)
+    taught, large = run(4, 6, 8, 0.985, teacher={"key": "x"}), run(8, 6, 8, 0.984)
+    monkeypatch.setattr(lightest, "finished", lambda: [small, lucky, unlucky, taught, large])
+    assert lightest.leading() == [small, taught]  # 0.979 by the mean of both seeds
+    monkeypatch.setattr(lightest, "finished", list)
+    assert lightest.leading() == []
+
+
 def test_seeds_go_on_until_whom_the_aims_turn_on_has_them_all(monkeypatch):
     a, b = ({"pool": 8, "stem": stem, "units": [[8, 2], [12, 1]]} for stem in (3, 4))
     judged = {("a", 0): 0.99, ("b", 0): 0.98, ("a", 1): 0.95, ("b", 1): 0.98}
@@ -124,13 +138,13 @@ def test_from_the_search_to_networks_that_were_tested(finished, tmp_path, monkey
     assert f"{len(finished)} of them have been trained" in said[0]
     monkeypatch.setattr(lightest, "train", lambda *arguments, **options: pytest.fail("trained again"))
     lightest.finish("synthetic", epochs=1, copies=1, seeds=(0,))  # what is committed needs no cache
-    measured = lightestcharts.disturbed(lightestcharts.against())
+    measured = lightestcharts.disturbed(lightestcharts.against(finished))
     assert any(name.startswith("rice_nano") for name in measured["model"])
     row = measured.iloc[0]  # 21 corruptions of the same images are no more images
     shown = evaluation.wilson(round(row["all corruptions"] * row["n"]), int(row["n"]))
     assert (row["low"], row["high"]) == (shown.low, shown.high)
     assert measured[["rotation", "all corruptions"]].notna().all(axis=None)
-    assert len(comparison.generalisations(lightestcharts.against())[1]) == len(measured)
+    assert len(comparison.generalisations(lightestcharts.against(finished))[1]) == len(measured)
 
 
 def test_what_the_aims_turn_on_learns_from_a_larger_network(finished, monkeypatch):
@@ -214,7 +228,7 @@ def test_the_front_is_what_no_other_beats():
 
 
 def test_what_the_page_says_of_losing_to_vgg_custom():
-    table = lightestcharts.losses(lightestcharts.against()).set_index("corruption")
+    table = lightestcharts.losses(lightestcharts.against(lightest.finished())).set_index("corruption")
     below = table["below"] / table["networks"]
     assert below["colour cast"] > 0.8
     assert 0.3 < below["brightness"] < 0.7

@@ -31,7 +31,7 @@ def rows():
         for which in ("clean", "perturbed")
     ]
     yield f"| QDA | – | – | {cells[0]} | {cells[1]} | – | – |"
-    for run in lightest.finished():
+    for run in lightest.leading():
         spent, figures = lightest.cost(run.spec.options), run.record["metrics"]
         cells = [ledger.written(ledger.Interval(*(figures[which][key] for key in ("value", "low", "high"))), "")
                  for which in ("clean", "perturbed")]  # fmt: skip
