@@ -193,6 +193,7 @@ EXPERIMENTS = {  # name → the function that makes and commits its tables, from
     "lightest": "riceutils.lightest:finish",
     "optuna": "riceutils.tuning:reference",
     "distil": "riceutils.lightest:distil",
+    "longer": "riceutils.lightest:longer",
 }
 
 

@@ -40,6 +40,8 @@ AIMS = (  # perturbed accuracy, parameters, FLOPs
     (0.9909, 500, 250_000),  # the best published model's accuracy, its cost cut to a few thousandths
 )
 LIMITS = {"parameters": 2_000, "FLOPs": 1_000_000}  # of what is searched, normalisation folded
+EPOCHS, COPIES, SEEDS = 30, 5, (0, 1, 2)  # of the trainings to the end
+LONGER = 120  # epochs, to see whether more would help
 TEACHER = {"pool": 4, "stem": 24, "units": [[48, 2], [64, 1], [96, 1], [96, 1]]}  # far beyond them
 TEMPERATURE = 4.0  # of its answers, which others learn; within what Hinton et al. (2015) used for small networks
 
@@ -152,7 +154,7 @@ def _front(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[sorted(rows)]
 
 
-def finish(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] = (0, 1, 2)) -> None:
+def finish(source: str, epochs: int = EPOCHS, copies: int = COPIES, seeds: Sequence[int] = SEEDS) -> None:
     """Train the networks that the committed searches have chosen to the end, test each once, measure every disturbance
     alone, and commit the runs: all networks with the first seed, the largest first, then those that ``AIMS`` turn on
     (:func:`repeated`) with the others, until these have them all.
@@ -174,7 +176,7 @@ def finish(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] 
     _generalise(source)
 
 
-def distil(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] = (0, 1, 2)) -> None:
+def distil(source: str, epochs: int = EPOCHS, copies: int = COPIES, seeds: Sequence[int] = SEEDS) -> None:
     """Train ``TEACHER`` and, on its answers, the networks that ``AIMS`` turn on, with every seed; test each once,
     measure every disturbance alone, and commit. The ablation is their training by :func:`finish`, all else alike.
     """
@@ -185,10 +187,24 @@ def distil(source: str, epochs: int = 30, copies: int = 5, seeds: Sequence[int] 
     _generalise(source)
 
 
+def longer(source: str, copies: int = COPIES, seeds: Sequence[int] = SEEDS) -> None:
+    """Train the networks that ``AIMS`` turn on anew for ``LONGER`` epochs, test each once, measure every disturbance
+    alone, and commit: fewest FLOPs first, seed by seed. All else is as in :func:`finish`."""
+    splits = data.load(source, 224, COUNTS)
+    for seed, options in product(seeds, sorted(repeated(), key=lambda options: cost(options)["FLOPs"])):
+        _finish(splits, options, epochs=LONGER, copies=copies, seed=seed)
+    _generalise(source)
+
+
+def learned(run: Run) -> str:
+    """What a network learned from: the labels, or its teacher's answers; and for how long, where that is ``LONGER``."""
+    return ("answers" if run.spec.teacher else "labels") + f", {LONGER} epochs" * (run.spec.epochs == LONGER)
+
+
 def repeated() -> list[dict[str, Any]]:
     """Of the finished networks, judged on validation images, mean of their seeds: the most accurate within the limits
     of each of ``AIMS``, and the one of fewest parameters that beats the accuracy of each."""
-    judged = _trained([run for run in finished() if not run.spec.teacher and within(run.spec.options)])
+    judged = _trained([run for run in finished() if learned(run) == "labels" and within(run.spec.options)])
     options = {own: made[0].spec.options for own, made in judged.items()}  # fewest parameters first
     reached = {own: _reached(made) for own, made in judged.items()}
     picked: dict[str, dict[str, Any]] = {}
@@ -203,7 +219,7 @@ def repeated() -> list[dict[str, Any]]:
 
 def leading() -> list[Run]:
     """The finished runs of the networks that lead: no other is as accurate on validation images, mean of the seeds, for
-    the same parameters or fewer, or for the same FLOPs or fewer. Learning from a teacher makes it another network."""
+    the same parameters or fewer, or for the same FLOPs or fewer. Whatever :func:`learned` in another way is another."""
     made = list(_trained(finished()).values())
     rows = [{**cost(seeds[0].spec.options), "accuracy": _reached(seeds)} for seeds in made]
     return [run for row in (_front(pd.DataFrame(rows)).index if rows else ()) for run in made[row]]
@@ -212,7 +228,7 @@ def leading() -> list[Run]:
 def _trained(found: Sequence[Run]) -> dict[str, list[Run]]:
     made: dict[str, list[Run]] = {}
     for run in found:
-        made.setdefault(name(run.spec.options) + ", distilled" * bool(run.spec.teacher), []).append(run)
+        made.setdefault(name(run.spec.options) + learned(run).removeprefix("labels"), []).append(run)
     return made
 
 
@@ -247,7 +263,8 @@ def _finish(splits: Splits, options: Mapping[str, Any], **how: Any) -> Run:
 
 
 def _commit(run: Run) -> None:
-    spent, how = cost(run.spec.options), "-distilled" if run.spec.teacher else ""
+    spent = cost(run.spec.options)
+    how = "-distilled" * bool(run.spec.teacher) + f"-{LONGER}-epochs" * (run.spec.epochs == LONGER)
     runs.commit(run, RESULTS / f"{spent['parameters']}-{spent['FLOPs']}{how}-seed{run.spec.seed}")
 
 

@@ -70,8 +70,8 @@ def progress() -> None:
 
 
 def overview(found: Sequence[Run], beside: Sequence[Run] = ()) -> pd.DataFrame:
-    """A row per network: model, source, seed, what it learned from (labels, or a teacher's answers), parameters, FLOPs
-    (both with normalisation folded), kB, validation accuracy, clean and perturbed accuracy with Wilson's 95 % interval,
+    """A row per network: model, source, seed, what it :func:`~riceutils.lightest.learned` from, parameters, FLOPs (both
+    with normalisation folded), kB, validation accuracy, clean and perturbed accuracy with Wilson's 95 % interval,
     images.
 
     ``found`` are networks of the family, ``beside`` runs of the study's models; the published figures and the
@@ -86,7 +86,7 @@ def overview(found: Sequence[Run], beside: Sequence[Run] = ()) -> pd.DataFrame:
             name, source = run.spec.model, "reference"
             spent = {quantity: int(ledger.static(name)[quantity].value) for quantity in COSTS}
         row: dict[str, Any] = {"model": name, "source": source, "seed": run.spec.seed, **spent}
-        row["learned from"] = "answers" if run.spec.teacher else "labels"
+        row["learned from"] = lightest.learned(run)
         row["validation accuracy"] = run.record["best"]["val_accuracy"]
         for which in ("clean", "perturbed"):
             row |= {f"{which} {key}": getattr(run.accuracy(which), key) for key in ("value", "low", "high")}
@@ -180,20 +180,21 @@ def aims(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def distilled(table: pd.DataFrame) -> pd.DataFrame:
-    """What learning from a teacher's answers changes in the networks of :func:`overview` that were trained both ways.
+def distilled(table: pd.DataFrame, other: str = "answers") -> pd.DataFrame:
+    """What learning from a teacher's answers, or what ``other`` says, changes in the networks of :func:`overview` that
+    were trained both ways.
 
-    Three rows each: means over the seeds that were trained both ways of the accuracies learned from labels and from
-    answers, and the difference in points with its 95 % interval (Student's t over seeds; none of a single one).
+    Three rows each: means over the seeds that were trained both ways of the accuracies, learned from labels and the
+    other way, and the difference in points with its 95 % interval (Student's t over seeds; none of a single one).
     """
     own = table[table["source"] == "rice_nano"].set_index(["model", "seed"])
-    labels, answers = (own[own["learned from"] == way] for way in ("labels", "answers"))
+    labels, answers = (own[own["learned from"] == way] for way in ("labels", other))
     both = labels.index.intersection(answers.index, sort=False)
     rows = []
     for model in dict.fromkeys(both.get_level_values("model")):
         pairs = both[both.get_level_values("model") == model]
         three: list[dict[str, object]] = [
-            {"model": model, "learned from": way, "seeds": len(pairs)} for way in ("labels", "answers", "difference")
+            {"model": model, "learned from": way, "seeds": len(pairs)} for way in ("labels", other, "difference")
         ]
         for which, column in (
             ("validation", "validation accuracy"),
@@ -206,6 +207,11 @@ def distilled(table: pd.DataFrame) -> pd.DataFrame:
                 row[f"{which} accuracy"] = text
         rows += three
     return pd.DataFrame(rows)
+
+
+def prolonged(table: pd.DataFrame) -> pd.DataFrame:
+    """The same of training for ``lightest.LONGER`` epochs."""
+    return distilled(table, f"labels, {lightest.LONGER} epochs")
 
 
 def disturbed(found: Mapping[str, Run]) -> pd.DataFrame:
@@ -239,7 +245,7 @@ def against(found: Sequence[Run]) -> dict[str, Run]:
 
 
 def _label(run: Run) -> str:
-    how = ", distilled" if run.spec.teacher else ""
+    how = lightest.learned(run).removeprefix("labels")
     return f"rice_nano {lightest.name(run.spec.options)}{how}, seed {run.spec.seed}"
 
 

@@ -167,6 +167,22 @@ def test_what_the_aims_turn_on_learns_from_a_larger_network(finished, monkeypatc
     assert (lightestcharts.aims(table)["learned from"].dropna().isin(["labels", "answers"])).all()
 
 
+def test_what_the_aims_turn_on_is_trained_longer(finished, monkeypatch):
+    monkeypatch.setattr(lightest, "LONGER", 2)
+    wanted = lightest.repeated()
+    lightest.longer("synthetic", copies=1, seeds=(0,))
+    prolonged = [run for run in lightest.finished() if run.spec.epochs == 2]
+    assert sorted(run.folder.name for run in prolonged) == sorted(
+        f"{cost['parameters']}-{cost['FLOPs']}-2-epochs-seed0" for cost in map(lightest.cost, wanted)
+    )
+    assert all(len(run.history) == 2 and run.generalisation is not None for run in prolonged)
+    assert lightest.repeated() == wanted  # a variant, no network of its own
+    table = lightestcharts.overview(lightest.finished())
+    assert set(table["learned from"]) == {"labels", "labels, 2 epochs"}
+    both = lightestcharts.prolonged(table)
+    assert both["learned from"].tolist() == ["labels", "labels, 2 epochs", "difference"] * len(wanted)
+
+
 def test_where_the_family_loses_is_said():
     def measured(model, blur, noise):
         table = pd.DataFrame({"kind": "corruption", "name": ["blur", "noise"], "accuracy": [blur, noise]})
