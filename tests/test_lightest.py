@@ -214,7 +214,6 @@ def test_what_the_page_says_of_the_wider_search():
     assert (len(first), first.max(), first.argmax()) == (64, 0.9942, 63)
     assert (len(second), second.max()) == (64, 0.9736)
     assert 2 * lightest.COUNTS[1] * 5 == 5_000  # half of the validation images are perturbed copies
-    assert not any(run.spec.teacher for run in lightest.finished())
 
 
 def test_what_the_conclusion_says_of_the_lightest_networks():
@@ -226,9 +225,12 @@ def test_what_the_conclusion_says_of_the_lightest_networks():
     assert all(run.record["data"]["images"]["train"] == twice and run.spec.copies for run in found)
 
 
-def test_the_readme_counts_the_networks_still_to_be_trained():
-    wanted, made = lightest.chosen(lightest.searched()), [run.spec.options for run in lightest.finished()]
-    assert (len(wanted), sum(options not in made for options in wanted)) == (29, 12)  # "twelve of the 29"
+def test_all_that_the_searches_chose_is_trained_and_measured():
+    made = [run.spec.options for run in lightest.finished() if run.generalisation is not None]
+    wanted = lightest.chosen(lightest.searched())
+    assert all(options in made for options in wanted)
+    assert len(wanted) == 29  # as README has it
+    assert {"answers", f"labels, {lightest.LONGER} epochs"}.isdisjoint(map(lightest.learned, lightest.finished()))
 
 
 def test_no_two_networks_share_a_name():
@@ -249,15 +251,19 @@ def test_what_the_page_says_of_losing_to_vgg_custom():
     assert below["colour cast"] > 0.8
     assert 0.3 < below["brightness"] < 0.7
     others = table.drop(index=["colour cast", "brightness"])
-    assert (others["vgg_custom"] - others["lowest"]).max() < 0.01
+    assert (others["vgg_custom"] - others["lowest"]).max() < 0.03
+    assert (others["below"] / others["networks"]).max() < 0.15
 
 
 def test_what_the_page_says_of_the_aims():
     table = lightestcharts.aims(lightestcharts.overview(lightest.finished())).set_index("aim")
     assert table["outcome"].tolist() == ["missed", "missed"]
-    assert table["accuracy"].round(4).tolist() == [0.9955, 0.9883]
-    assert table.loc[0.9909, "smallest beyond"].startswith("519, 0.26")
-    assert round(table.loc[0.9909, "its accuracy"], 4) == 0.9918
+    assert table["accuracy"].round(4).tolist() == [0.9958, 0.9860]
+    assert table["seeds"].tolist() == [3, 3]
+    assert table.loc[0.9909, "smallest beyond"] == "495, 0.45 MFLOPs"
+    assert round(table.loc[0.9909, "its accuracy"], 4) == 0.9950
+    assert sum(run.spec.options == lightest.repeated()[2] for run in lightest.finished()) == 3
+    assert 224 * 224 * 3 == 150_528  # FLOPs of averaging
     best = lightestcharts.overview([]).set_index("model").loc["vgg_custom"]
     assert best[["perturbed value", "perturbed low", "perturbed high"]].astype(float).round(4).tolist() == [
         0.9909, 0.9885, 0.9928,
