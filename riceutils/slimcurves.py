@@ -225,12 +225,12 @@ def _panel(axis: Axes, own: pd.DataFrame, light: pd.DataFrame, which: str) -> No
         axis.plot(rows["FLOPs"] * shift, rows[which], ".", ms=3, color=PALETTE[number], alpha=0.6)
     whole = own[own["way"] == "whole"]
     axis.errorbar(whole["FLOPs"].mean() / 1e6, *_bar(whole, which), fmt="k*", ms=9, elinewidth=1, label="whole")
-    for name, rows in light.groupby("parent", sort=False):
+    for number, (name, rows) in enumerate(light.groupby("parent", sort=False)):
         axis.errorbar(rows["FLOPs"].mean() / 1e6, *_bar(rows, which), fmt="x", color="0.35", elinewidth=1,
                       label="hand-made" if name == light["parent"].iloc[0] else None)  # fmt: skip
         ha, x = ("right", -4) if rows["FLOPs"].mean() > whole["FLOPs"].mean() / 10 else ("left", 4)  # where is room
-        axis.annotate(str(name), (rows["FLOPs"].mean() / 1e6, rows[which].mean()), xytext=(x, 3), ha=ha, fontsize=7,
-                      textcoords="offset points", color="0.35")  # fmt: skip
+        axis.annotate(str(name), (rows["FLOPs"].mean() / 1e6, rows[which].mean()), xytext=(x, 3 if number < 2 else -9),
+                      ha=ha, fontsize=7, textcoords="offset points", color="0.35")  # fmt: skip
     seen = pd.concat([own[which], light[which]])
     room = 0.08 * float(np.ptp(seen)) or 0.01
     axis.set_ylim(seen.min() - room, seen.max() + room)  # intervals of few seeds may leave it
