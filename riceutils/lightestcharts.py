@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 
 from riceutils import baseline, comparison, dataset, evaluation, ledger, lightest, page, perturb, runs, training
 from riceutils.data import Splits
-from riceutils.plots import PALETTE, Chart, figure
+from riceutils.plots import PALETTE, Chart, figure, plain_ticks
 from riceutils.runs import Run
 
 COSTS = ("parameters", "FLOPs")
@@ -121,16 +121,20 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
 
 def family(table: pd.DataFrame) -> Chart:
     """Share of perturbed test images told wrong (log) against parameters and FLOPs (log): the family with its Pareto
-    front, the study's models as published and as measured here, and, beside these, QDA on real images as a line."""
-    canvas, axes = figure(4.6, 1, 2, sharey=True)
+    front, the study's models as published and as measured here, and, beside these, QDA on real images as a line; below,
+    the family alone."""
+    canvas, axes = figure(7.6, 2, 2, sharey="row")
     yardsticks = dataset.read().get("baseline", pd.DataFrame(columns=["images", "accuracy"]))
-    for axis, quantity in zip(axes[0], COSTS, strict=True):
-        _errors(axis, table, quantity)
-        beside = yardsticks["images"].eq("perturbed") & table["source"].eq("reference").any()
-        for accuracy in yardsticks.loc[beside, "accuracy"]:
-            axis.axhline(1 - accuracy, color="0.4", linewidth=1, linestyle="--", label="no CNN (QDA)")
-        axis.set(xscale="log", yscale="log", xlabel=f"{quantity} (log)")
-    axes[0, 0].set_ylabel("error on perturbed images (log)")
+    beside = yardsticks["images"].eq("perturbed") & table["source"].eq("reference").any()
+    for row, shown in zip(axes, (table, table[table["source"] == "rice_nano"]), strict=True):
+        for axis, quantity in zip(row, COSTS, strict=True):
+            _errors(axis, shown, quantity)
+            for accuracy in yardsticks.loc[beside, "accuracy"]:
+                axis.axhline(1 - accuracy, color="0.4", linewidth=1, linestyle="--", label="no CNN (QDA)")
+            axis.set(xscale="log", yscale="log", xlabel=f"{quantity} (log)")
+        row[0].set_ylabel("error on perturbed images (log)")
+    for axis in axes[1]:
+        plain_ticks(axis.xaxis)
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     return canvas, table
 
