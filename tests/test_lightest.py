@@ -52,7 +52,7 @@ def test_further_seeds_go_to_the_networks_that_the_aims_turn_on(monkeypatch):
     options = [{"pool": p, "stem": s, "units": [[a, 2], [b, 1]]} for p, s, a, b in judged]
 
     def spec(options, seed):
-        return SimpleNamespace(options=options, seed=seed, teacher={}, classes=5)
+        return SimpleNamespace(options=options, seed=seed, teacher={}, classes=5, epochs=30)
 
     made = [
         SimpleNamespace(spec=spec(own, 0), record={"best": {"val_accuracy": value}})
@@ -70,7 +70,7 @@ def test_further_seeds_go_to_the_networks_that_the_aims_turn_on(monkeypatch):
 def test_those_lead_that_no_other_matches_for_as_little(monkeypatch):
     def run(stem, first, second, value, seed=0, teacher=None):
         options = {"pool": 8, "stem": stem, "units": [[first, 2], [second, 1]]}
-        spec = SimpleNamespace(options=options, seed=seed, teacher=teacher or {}, classes=5)
+        spec = SimpleNamespace(options=options, seed=seed, teacher=teacher or {}, classes=5, epochs=30)
         return SimpleNamespace(spec=spec, record={"best": {"val_accuracy": value}})
 
     small, lucky, unlucky = run(3, 6, 8, 0.98), run(4, 6, 8, 0.999), run(4, 6, 8, 0.959, seed=1)
