@@ -122,18 +122,20 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
 def family(table: pd.DataFrame) -> Chart:
     """Share of perturbed test images told wrong (log) against parameters and FLOPs (log): the family with its Pareto
     front, the study's models as published and as measured here, and, beside these, QDA on real images as a line; below,
-    the family alone."""
-    canvas, axes = figure(7.6, 2, 2, sharey="row")
+    networks of the family alone, where there are several."""
+    own = table[table["source"] == "rice_nano"]
+    parts = [table, own] if len(own) > 1 else [table]
+    canvas, axes = figure(3.8 * len(parts), len(parts), 2, sharey="row")
     yardsticks = dataset.read().get("baseline", pd.DataFrame(columns=["images", "accuracy"]))
     beside = yardsticks["images"].eq("perturbed") & table["source"].eq("reference").any()
-    for row, shown in zip(axes, (table, table[table["source"] == "rice_nano"]), strict=True):
+    for row, shown in zip(axes, parts, strict=True):
         for axis, quantity in zip(row, COSTS, strict=True):
             _errors(axis, shown, quantity)
             for accuracy in yardsticks.loc[beside, "accuracy"]:
                 axis.axhline(1 - accuracy, color="0.4", linewidth=1, linestyle="--", label="no CNN (QDA)")
             axis.set(xscale="log", yscale="log", xlabel=f"{quantity} (log)")
         row[0].set_ylabel("error on perturbed images (log)")
-    for axis in axes[1]:
+    for axis in axes[1:].flat:
         plain_ticks(axis.xaxis)
     canvas.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     return canvas, table
